@@ -10,6 +10,10 @@ class EtudeError(Exception):
     """Base of every error étude defines."""
 
 
+class BrokenStudy(EtudeError):
+    """A study file cannot be read, cannot be imported, or holds no study."""
+
+
 class Unavailable(EtudeError):
     """Something a study or method needs is not on this machine.
 

@@ -21,8 +21,8 @@ class Sample:
     """
 
     points: Float[np.ndarray, "n coordinates"]
-    labels: Int[np.ndarray, n]
-    bayes: Int[np.ndarray, n]
+    labels: Int[np.ndarray, " n"]
+    bayes: Int[np.ndarray, " n"]
 
 
 def dirichlet_task(

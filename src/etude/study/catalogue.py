@@ -11,7 +11,6 @@ from __future__ import annotations
 import ast
 import functools
 import gc
-import importlib
 import math
 import os
 import sys
@@ -20,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from etude.errors import EtudeError, MissingExtra, suggest
+from etude.errors import BrokenStudy, EtudeError, MissingExtra, suggest
 
 if TYPE_CHECKING:
     from etude.study.definition import Study
@@ -32,10 +31,6 @@ _GROUP = "etude.studies"
 
 class UnknownStudy(EtudeError):
     """No study has the name that was given."""
-
-
-class BrokenStudy(EtudeError):
-    """A study file cannot be read, cannot be imported, or holds no study."""
 
 
 @dataclass(frozen=True)
@@ -168,21 +163,13 @@ def load(entry: Entry) -> Study[Any]:
         MissingExtra: it needs an optional dependency that is not installed.
         BrokenStudy: the import fails, or the module's `study` is no `Study`.
     """
-    from etude.study.definition import Study
+    from etude.study.engines.trial import import_study
 
     outside = entry.module == entry.path.stem
-    if outside:
-        from etude.study.code_key import register_path
-
-        if not entry.module.isidentifier():
-            raise BrokenStudy(f"{entry.path} cannot be imported: '{entry.module}' is no Python name. Rename the file.")
-        folder = str(entry.path.parent)
-        if folder not in sys.path:
-            sys.path.insert(0, folder)
-        register_path(entry.module, entry.path)
-        importlib.invalidate_caches()  # the file may be younger than the import system's listing of its folder
+    if outside and not entry.module.isidentifier():
+        raise BrokenStudy(f"{entry.path} cannot be imported: '{entry.module}' is no Python name. Rename the file.")
     try:
-        module = importlib.import_module(entry.module)
+        study: Study[Any] = import_study(entry.module, str(entry.path) if outside else None)
     except ModuleNotFoundError as error:
         if entry.extras and not (error.name or "").startswith("etude"):
             extras = ",".join(entry.extras)
@@ -190,25 +177,12 @@ def load(entry: Entry) -> Study[Any]:
                 f"The study {entry.name} needs the module {error.name}, which is not installed",
                 f'Install it with: pip install "etude[{extras}]"',
             ) from error
-        raise _unimportable(entry, error) from error
+        raise BrokenStudy(f"{entry.path} cannot be imported: {type(error).__name__}: {error}") from error
     except EtudeError:
         raise
     except Exception as error:
-        raise _unimportable(entry, error) from error
-    if outside and Path(module.__file__ or "").resolve() != entry.path:
-        raise BrokenStudy(
-            f"{entry.path} cannot be imported: another module is called '{entry.module}' "
-            f"({module.__file__ or 'built in'}). Rename the file."
-        )
-    study = getattr(module, "study", None)
-    if not isinstance(study, Study):
-        raise BrokenStudy(f"{entry.path}: `study` is a {type(study).__name__}, expected a Study.")
+        raise BrokenStudy(f"{entry.path} cannot be imported: {type(error).__name__}: {error}") from error
     return study
-
-
-def _unimportable(entry: Entry, error: Exception) -> BrokenStudy:
-    what = f"{entry.path} cannot be imported: {type(error).__name__}: {error}".rstrip(".")
-    return BrokenStudy(f"{what}. ETUDE_DEBUG=1 shows where.")
 
 
 def read(path: Path, module: str) -> Entry:

@@ -827,8 +827,10 @@ class _Reached:
                     continue
                 seen.add((owner.name, name))
                 classes = [node for node in owner.definitions(name) if isinstance(node, ast.ClassDef)]
-                if classes:
-                    found[f"{owner.name}:{name}()"] = self.hash_units(owner, map(owner.methods, classes), todo)
+                # A class of fields alone adds nothing: writing the annotation down then changes no key.
+                units = [owner.methods(node) for node in classes if not all(map(_is_field, node.body))]
+                if units:
+                    found[f"{owner.name}:{name}()"] = self.hash_units(owner, units, todo)
                 for node in classes:
                     # What it inherits, and the methods of objects that its fields hold.
                     fields = [statement for statement in node.body if isinstance(statement, ast.AnnAssign)]

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from etude.errors import EtudeError, Unavailable
+from etude.errors import BrokenStudy, Unavailable
 
 Blobs = Mapping[str, bytes]
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
@@ -100,7 +100,7 @@ def import_study(module: str, path: str | None) -> Any:
     """The `study` object of a module, or of a file outside any package.
 
     Raises:
-        EtudeError: the file has no `study`, or is not on this machine.
+        BrokenStudy: the file is not on this machine, has the name of another module, or its `study` is no `Study`.
     """
     from etude.study.definition import Study
 
@@ -109,16 +109,19 @@ def import_study(module: str, path: str | None) -> Any:
 
         file = Path(path)
         if not file.is_file():
-            raise EtudeError(f"the study file {path} is not on this machine; install the study as a package there")
+            raise BrokenStudy(f"The study file {path} is not on this machine. Install the study as a package there.")
         register_path(module, file)
         if str(file.parent) not in sys.path:
             sys.path.insert(0, str(file.parent))
     loaded = importlib.import_module(module)
     if path is not None and Path(loaded.__file__ or "").resolve() != Path(path).resolve():
-        raise EtudeError(f"{path}: its name is that of another module, {loaded.__file__}; rename the file")
+        raise BrokenStudy(
+            f"{path} cannot be imported: another module is called '{module}' "
+            f"({loaded.__file__ or 'built in'}). Rename the file."
+        )
     study = getattr(loaded, "study", None)
     if not isinstance(study, Study):
-        raise EtudeError(f"{path or module}: it defines no `study = Study(...)`")
+        raise BrokenStudy(f"{path or module}: `study` is a {type(study).__name__}, expected a Study.")
     return study
 
 
