@@ -279,3 +279,14 @@ def test_a_verdict_displays_itself():
     verdict = (exact(0) < 1).judge("a<b", 0.05)
     assert str(verdict) == "a<b: holds (0 < 1)"
     assert "a&lt;b" in verdict._repr_html_()
+
+
+def test_a_named_part_shows_its_name_and_decides_the_same():
+    rules = [exact(1.0) > 0, exact(2.0) > 3]
+    plain, named = all_of(*rules).judge("c", 0.05), all_of(rules[0].named("first"), rules[1]).judge("c", 0.05)
+    assert named.status == plain.status == "fails"
+    assert [part.label for part in named.estimates] == ["first", "2"]
+    nested = all_of(any_of(*rules).named("either"), rules[0]).judge("c", 0.05)
+    assert [part.label for part in nested.estimates] == ["either: 1", "either: 2", "2"]
+    with pytest.raises(ValueError, match="empty"):
+        rules[0].named("")

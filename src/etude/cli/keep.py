@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -131,8 +132,8 @@ def record(options: argparse.Namespace) -> int:
 
 
 def scoreboard(options: argparse.Namespace) -> int:
-    """Put the scoreboard between its two markers in the README."""
-    from etude.study import ledger
+    """Put the scoreboard between its two markers in the README, and write the page of each recorded study."""
+    from etude.study import ledger, report
 
     path = Path(options.readme)
     if not path.is_file():
@@ -142,6 +143,13 @@ def scoreboard(options: argparse.Namespace) -> int:
     _, end, after = rest.partition(_END)
     if not begin or not end:
         raise EtudeError(f"{path} has no place for the scoreboard: it needs the lines {_BEGIN} and {_END}.")
-    path.write_text(f"{before}{_BEGIN}\n{ledger.scoreboard().strip()}\n{_END}{after}", encoding="utf-8")
-    print(f"written: {nearby(path.absolute())}")
+    pages = Path(options.pages)
+    table = ledger.scoreboard(pages=os.path.relpath(pages, path.parent)).strip()
+    written = [report.write_atomically(path, f"{before}{_BEGIN}\n{table}\n{_END}{after}")]
+    for entry in ledger.entries():
+        figure = os.path.relpath(entry.path.with_suffix(".svg"), pages)
+        page = ledger.page(entry.name, figure=figure)
+        written.append(report.write_atomically(pages / f"{entry.name}.md", page))
+    for one in written:
+        print(f"written: {nearby(one.absolute())}")
     return DONE

@@ -168,8 +168,10 @@ def _parser(entry: Entry | None, given: str) -> tuple[argparse.ArgumentParser, d
     made.add_argument("study", metavar="STUDY")
     made.add_argument("--preset", metavar="PRESET", help="default: laptop")
     made.add_argument("--store", **store)
-    made = command("scoreboard", "keep:scoreboard", "write the scoreboard into the README", actions.add_parser)
+    told = "write the scoreboard into the README, and the studies' pages"
+    made = command("scoreboard", "keep:scoreboard", told, actions.add_parser)
     made.add_argument("--readme", metavar="FILE", default="README.md", help="default: README.md")
+    made.add_argument("--pages", metavar="DIR", default="docs/studies", help="default: docs/studies")
     top = {name: commands[name] for name in subparsers.choices}
     return parser, top
 

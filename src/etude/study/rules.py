@@ -42,7 +42,7 @@ class Part:
     """One estimate of a verdict, with the interval it was judged by.
 
     Args:
-        label: place in a composite rule ("1", "2", "2.1"), or the name given to `Rule.also`; "" for a rule alone.
+        label: name or place in a composite rule ("1", "2.1"), or the name given to `Rule.also`; "" for a rule alone.
         value: the estimate.
         low: lower end of the interval.
         high: upper end of the interval.
@@ -142,6 +142,7 @@ class Rule:
     """
 
     _shown: Mapping[str, Estimate] = {}
+    _label: str = ""
 
     def judge(self, claim: str, alpha: float) -> Verdict:
         """The verdict at one level.
@@ -157,6 +158,18 @@ class Rule:
             raise ValueError(f"alpha: {alpha!r} was given; a number between 0 and 1 is accepted")
         decision = self._decide(alpha, alpha)
         return Verdict(claim, decision.status, decision.parts, decision.why)
+
+    def named(self, label: str) -> Rule:
+        """The same rule under a name of its own where it is part of another: "against the nearest neighbour".
+
+        Raises:
+            ValueError: if the name is empty.
+        """
+        if not label:
+            raise ValueError("label: it is empty; a few words are accepted")
+        rule = copy.copy(self)
+        rule._label = label
+        return rule
 
     def also(self, **estimates: Estimate) -> Rule:
         """The same rule, with further estimates that are shown beside it but not judged.
@@ -408,8 +421,8 @@ class _CountOf(Rule):
         if len(reasons) > _PARTS_IN_TEXT:
             reasons[_PARTS_IN_TEXT:] = [f"and {len(reasons) - _PARTS_IN_TEXT} more"]
         parts = tuple(
-            _relabel(part, f"{number}.{part.label}".rstrip("."))
-            for number, decision in enumerate(decisions, start=1)
+            _relabel(part, _joined(rule._label or str(number), part.label))
+            for number, (rule, decision) in enumerate(zip(self._rules, decisions), start=1)
             for part in decision.parts
         )
         return _Decision(status, f"{head}: {'; '.join(reasons)}", parts)
@@ -429,6 +442,12 @@ def _part(
 
 def _relabel(part: Part, label: str) -> Part:
     return Part(**{**part.__dict__, "label": label})
+
+
+def _joined(outer: str, inner: str) -> str:
+    if not inner:
+        return outer
+    return f"{outer}.{inner}" if outer.replace(".", "").isdigit() else f"{outer}: {inner}"
 
 
 def _is_finite(part: Part) -> bool:
