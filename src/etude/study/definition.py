@@ -18,11 +18,15 @@ from etude.errors import EtudeError, Unavailable, suggest
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from pydantic._internal._model_construction import ModelMetaclass
 
     from etude.study.evidence import Evidence
     from etude.study.lab import Lab
     from etude.study.report import Verdicts
     from etude.study.rules import Rule
+
+else:
+    ModelMetaclass = type(BaseModel)
 
 T = TypeVar("T")
 C = TypeVar("C", bound="Config")
@@ -40,14 +44,14 @@ class ConfigError(EtudeError, ValueError):
     """A configuration field is unknown or its value is not of the declared kind."""
 
 
-class _Explained(type(BaseModel)):  # type: ignore[misc]
+class _Explained(ModelMetaclass):
     """Turns pydantic's report into one sentence that names the field and what is accepted."""
 
     def __call__(cls, **values: Any) -> Any:
         try:
             return super().__call__(**values)
         except ValidationError as error:
-            raise ConfigError(_describe(cls, error)) from None
+            raise ConfigError(_describe(cast(type[BaseModel], cls), error)) from None
 
 
 class Config(BaseModel, metaclass=_Explained):
