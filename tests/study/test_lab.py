@@ -175,3 +175,11 @@ def test_a_name_is_saved_once():
 def test_track_yields_everything():
     assert list(lab().track(range(5), "steps")) == list(range(5))
     assert list(lab().track(iter("ab"), "letters")) == ["a", "b"]
+
+
+def test_results_of_another_kind_of_device_are_not_shared():
+    CALLS.clear()
+    exchange = Memory()
+    for device in ("cpu", "cuda:0", "cuda:1"):
+        Lab(0, cell={}, device=device, exchange=exchange).cached(doubled)(1.0)
+    assert len(CALLS) == 2

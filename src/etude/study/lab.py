@@ -232,9 +232,9 @@ class Lab:
         def stored(*args: P.args, **kwargs: P.kwargs) -> R:
             bound = signature.bind(*args, **kwargs)
             bound.apply_defaults()
-            parts = [code] + [
-                f"{argument}={fingerprint(value, argument)}" for argument, value in bound.arguments.items()
-            ]
+            given = [f"{argument}={fingerprint(value, argument)}" for argument, value in bound.arguments.items()]
+            # A tensor's device is no part of its fingerprint, and kinds of device round differently.
+            parts = [code, self._device.partition(":")[0], *given]
             key = hashlib.sha256("\n".join(parts).encode()).hexdigest()
             files = self._exchange.load_cached(name, key)
             if files is None:

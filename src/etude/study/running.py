@@ -398,9 +398,18 @@ def gather(plan: Plan, found: Mapping[int, Stored], preset: str | None, driver: 
         failures=tuple(failures),
         trials=tuple(infos),
         planned=planned,
-        environment=infos[0].environment if infos else environment(),
+        environment=_together([info.environment for info in infos]) or environment(),
         files=files,
     )
+
+
+def _together(environments: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """One environment for all trials; where they differ, every value that occurred."""
+    merged: dict[str, Any] = {}
+    for name in dict.fromkeys(name for one in environments for name in one):
+        values = list(dict.fromkeys(one.get(name) for one in environments))
+        merged[name] = values[0] if len(values) == 1 else " and ".join(map(str, values))
+    return merged
 
 
 def refresh(
