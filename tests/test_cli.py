@@ -7,11 +7,24 @@ import time
 from pathlib import Path
 from typing import Literal
 
+import hypothesis.strategies as st
 import pytest
+from hypothesis import given
 
 from etude import __version__
 from etude.cli import main
 from etude.cli.options import UsageError, configured, parse
+from etude.study import Config
+
+
+class Written(Config):
+    count: int = 0
+    scale: float = 1.0
+    mirrored: bool = False
+    limit: float | None = None
+    sizes: tuple[int, ...] = ()
+    data: Literal["digits", "mnist"] = "digits"
+
 
 MINE = '''\
 """Is the mean of a larger sample nearer to zero?
@@ -262,6 +275,21 @@ def test_words_become_values_of_the_declared_types():
     assert configured(Kinds(), {"level": "none", "limit": "1e-3", "numbers": []}) == Kinds(level=None, limit=1e-3)
     with pytest.raises(UsageError, match="--levels 3"):
         configured(Kinds(), {"levels": ["3"]})
+
+
+@given(
+    st.integers(),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.booleans(),
+    st.none() | st.floats(allow_nan=False, allow_infinity=False),
+    st.lists(st.integers()),
+    st.sampled_from(["digits", "mnist"]),
+)
+def test_what_is_written_as_text_means_the_value(count, scale, mirrored, limit, sizes, data):
+    meant = Written(count=count, scale=scale, mirrored=mirrored, limit=limit, sizes=tuple(sizes), data=data)
+    fields = {name: getattr(meant, name) for name in ("count", "scale", "mirrored", "limit", "data")}
+    texts = {name: repr(value) if isinstance(value, float) else str(value) for name, value in fields.items()}
+    assert configured(Written(), texts | {"sizes": [str(size) for size in sizes]}) == meant
 
 
 def test_a_field_is_given_in_either_spelling(folder):
