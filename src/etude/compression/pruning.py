@@ -315,7 +315,17 @@ def magnitude_mask(
 
 
 def random_mask(like: Mask, generator: torch.Generator) -> Mask:
-    """A mask that keeps as many weights in each layer as `like`, at positions drawn uniformly (appendix E)."""
+    """A mask that keeps as many weights in each layer as `like`, at positions drawn uniformly.
+
+    Args:
+        like: the mask whose counts are kept.
+        generator: where the positions come from.
+
+    Returns:
+        A mask of the same layers, shapes and counts, on the same devices.
+
+    Source: appendix E.
+    """
     layers = {}
     for name, kept in like.items():
         order = torch.randperm(kept.numel(), generator=generator, device=generator.device).to(kept.device)
@@ -628,7 +638,15 @@ def early_stop(losses: Tensor | Sequence[float], smooth: int = 1) -> int:
 
 
 def time_to_level(losses: Tensor | Sequence[float], level: float) -> int | None:
-    """Index of the first loss at or below a level, or None if there is none."""
+    """How soon a curve reaches a level.
+
+    Args:
+        losses: one a time of evaluation; those that are not finite reach nothing.
+        level: in the units of the losses.
+
+    Returns:
+        The index of the first loss at or below the level, or None if there is none.
+    """
     below = torch.as_tensor(losses, dtype=torch.float64).flatten() <= level
     return int(below.int().argmax()) if below.any() else None
 

@@ -15,7 +15,12 @@ __all__ = ["glorot_normal", "glorot_normal_"]
 
 
 def glorot_normal(weight: Float[Tensor, "outputs inputs *kernel"], generator: torch.Generator | None = None) -> None:
-    """Draw one weight from N(0, 2 / (inputs + outputs)), in place; a kernel counts as many inputs as it has places."""
+    """Draw one weight from N(0, 2 / (inputs + outputs)), in place; a kernel counts as many inputs as it has places.
+
+    Args:
+        weight: (outputs, inputs, *kernel).
+        generator: where the weight is drawn from; by default torch's own.
+    """
     nn.init.xavier_normal_(weight, generator=generator)
 
 

@@ -1,0 +1,1 @@
+"""étude beside its peers, measured in one run: ``python -m benchmarks --help``."""
