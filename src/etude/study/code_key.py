@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import gc
 import hashlib
 import inspect
 import os
@@ -90,10 +91,16 @@ def code_parts(target: str) -> dict[str, str]:
     module_name, colon, name = target.partition(":")
     if not (colon and module_name and name.isidentifier()):
         raise ValueError(f"target must be 'package.module:name', not {target!r}")
-    reached = _Reached(module_name)
-    if reached.folder is None and module_name.partition(".")[0] in OPAQUE:
-        return {target: _digest([target])}
-    return reached.parts(module_name, name)
+    collecting = gc.isenabled()
+    gc.disable()  # syntax trees are many small objects and no garbage, and with torch loaded a collection takes long
+    try:
+        reached = _Reached(module_name)
+        if reached.folder is None and module_name.partition(".")[0] in OPAQUE:
+            return {target: _digest([target])}
+        return reached.parts(module_name, name)
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def address(function: Callable[..., Any]) -> str:
