@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from etude.nn import conv_n, convolutional, glorot_normal_, lenet_300_100
+from etude.nn import conv_n, convolutional, glorot_initialise_, lenet_300_100
 
 
 def weights(model, kind=(nn.Linear, nn.Conv2d)):
@@ -41,7 +41,7 @@ def test_convolutional_shapes():
     assert model.output.in_features == 64
 
 
-def test_glorot_normal_from_a_generator_only():
+def test_glorot_initialisation_from_a_generator_only():
     torch.manual_seed(0)
     before = torch.get_rng_state()
     one, two = (lenet_300_100(generator=torch.Generator().manual_seed(5)) for _ in range(2))
@@ -54,7 +54,7 @@ def test_glorot_normal_from_a_generator_only():
             assert abs(layer.weight.var() - variance) < 5 * variance * math.sqrt(2 / count)
             assert abs(layer.weight.mean()) < 5 * math.sqrt(variance / count)
             assert layer.bias.eq(0).all()
-    kernel = glorot_normal_(nn.Conv2d(16, 32, 3), torch.Generator().manual_seed(1)).weight
+    kernel = glorot_initialise_(nn.Conv2d(16, 32, 3), torch.Generator().manual_seed(1)).weight
     assert abs(kernel.var() * (16 + 32) * 9 / 2 - 1) < 5 * math.sqrt(2 / kernel.numel())
 
 

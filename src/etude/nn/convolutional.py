@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from etude.nn.initialization import glorot_normal_
+from etude.nn.initialization import glorot_initialise_
 
 __all__ = ["conv_n", "convolutional"]
 
@@ -64,7 +64,7 @@ def convolutional(
         layers[f"fc_relu{number}"] = nn.ReLU()
         features = width
     layers["output"] = nn.utils.skip_init(nn.Linear, features, outputs)
-    return glorot_normal_(nn.Sequential(layers), generator)
+    return glorot_initialise_(nn.Sequential(layers), generator)
 
 
 def conv_n(

@@ -11,10 +11,10 @@ from torch.nn.modules.conv import _ConvNd
 
 M = TypeVar("M", bound=nn.Module)
 
-__all__ = ["glorot_normal", "glorot_normal_"]
+__all__ = ["glorot_initialise_", "glorot_normal_"]
 
 
-def glorot_normal(weight: Float[Tensor, "outputs inputs *kernel"], generator: torch.Generator | None = None) -> None:
+def glorot_normal_(weight: Float[Tensor, "outputs inputs *kernel"], generator: torch.Generator | None = None) -> None:
     """Draw one weight from N(0, 2 / (inputs + outputs)), in place; a kernel counts as many inputs as it has places.
 
     Args:
@@ -24,7 +24,7 @@ def glorot_normal(weight: Float[Tensor, "outputs inputs *kernel"], generator: to
     nn.init.xavier_normal_(weight, generator=generator)
 
 
-def glorot_normal_(module: M, generator: torch.Generator | None = None) -> M:
+def glorot_initialise_(module: M, generator: torch.Generator | None = None) -> M:
     """Gaussian Glorot initialisation of all linear and convolution layers, in place: N(0, 2 / (inputs + outputs)).
 
     Args:
@@ -38,7 +38,7 @@ def glorot_normal_(module: M, generator: torch.Generator | None = None) -> M:
     """
     for layer in module.modules():
         if isinstance(layer, (nn.Linear, _ConvNd)):
-            glorot_normal(layer.weight, generator)
+            glorot_normal_(layer.weight, generator)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
     return module

@@ -7,7 +7,7 @@ from collections import OrderedDict
 import torch
 from torch import nn
 
-from etude.nn.initialization import glorot_normal_
+from etude.nn.initialization import glorot_initialise_
 
 __all__ = ["lenet_300_100"]
 
@@ -35,4 +35,4 @@ def lenet_300_100(inputs: int = 784, outputs: int = 10, *, generator: torch.Gene
         relu2=nn.ReLU(),
         output=nn.utils.skip_init(nn.Linear, 100, outputs),
     )
-    return glorot_normal_(nn.Sequential(layers), generator)
+    return glorot_initialise_(nn.Sequential(layers), generator)
