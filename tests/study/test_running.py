@@ -1,5 +1,6 @@
 """Whole runs: what is measured, what is reused, what becomes of faults."""
 
+import contextlib
 import itertools
 import json
 import os
@@ -7,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -83,22 +85,34 @@ def test_only_the_fields_a_trial_read_are_part_of_its_key(write_study, store):
 def test_what_makes_a_trial_stale(write_study, store, old, new, stale):
     run(write_study(name="edited"), store)
     assert old in BODY
-    time.sleep(0.01)
     study = write_study(BODY.replace(old, new), name="edited")
-    assert reused(run(study, store)) == [not stale] * 4
+    with pytest.warns(UserWarning, match="stale") if stale else contextlib.nullcontext():
+        assert reused(run(study, store)) == [not stale] * 4
 
 
+@pytest.mark.filterwarnings("error")
 def test_refresh_carries_trials_over_a_change_without_effect_and_only_those(write_study, store):
     run(write_study(name="refreshed"), store)
     same = write_study(BODY.replace("x.mean()", "np.mean(x)"), name="refreshed")
     outcomes = refresh(same, "smoke", store=store, engine="inline", progress=False)
     assert [(r.outcome, r.trials) for r in outcomes] == [("carried", 2), ("carried", 2)]
-    evidence = run(same, store)
+    evidence = run(same, store)  # warns of nothing: warnings are errors in this test
     assert all(reused(evidence))
     assert [trial.spot_checked for trial in evidence.trials] == [False, False, True, True]
+    warnings.simplefilter("ignore")
     other = write_study(BODY.replace("x.mean()", "x.sum()"), name="refreshed")
     assert {r.outcome for r in refresh(other, "smoke", store=store, engine="inline", progress=False)} == {"changed"}
     assert reused(run(other, store)) == [True, True, False, False]  # seed 0 was measured by the check
+
+
+def test_stale_trials_are_named_with_what_changed(write_study, store):
+    helped = BODY.replace("x.mean()", "centre(x)") + "\n\ndef centre(x):\n    return x.mean()\n"
+    run(write_study(helped, name="named"), store)
+    study = write_study(helped.replace("return x.mean()", "return np.median(x)"), name="named")
+    with pytest.warns(
+        UserWarning, match=r"4 stored trials of draw: stale \(named:centre changed\).*etude refresh named"
+    ):
+        run(study, store)
 
 
 def test_the_key_of_a_referenced_object_counts(write_study, store, tmp_path):

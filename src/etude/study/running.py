@@ -7,7 +7,7 @@ import hashlib
 import importlib.metadata
 import io
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import pandas as pd
 
 from etude.errors import EtudeError, MissingExtra, suggest
-from etude.study.code_key import code_key
+from etude.study.code_key import code_key, code_parts
 from etude.study.definition import Config, ConfigError, Measurement, Study, plain
 from etude.study.engines import engine as choose_engine
 from etude.study.engines.trial import Engine, Event, Task, environment
@@ -102,6 +102,26 @@ class Plan:
     def find(self, trial: Trial) -> Stored | None:
         """The stored trial, if there is one."""
         return self.store.find_trial(trial.address, self.value, self.notice)
+
+    def keep_code(self) -> None:
+        """Note in the store which definitions the measurements' code keys stand for."""
+        for code, address in {trial.address.code: trial.measurement.address for trial in self.trials}.items():
+            self.store.put_code(code, code_parts(address))
+
+    def tell_stale(self, missing: Iterable[Trial]) -> None:
+        """Say which stored trials other code measured, and what of the code changed."""
+        stale: dict[str, list[str]] = {}
+        for trial in missing:
+            for old in self.store.stale_trials(trial.address, self.value, self.notice)[:1]:
+                changed = self.store.changed(old.about["code"], trial.address.code)
+                stale.setdefault(trial.measurement.name, []).append(", ".join(changed))
+        for name, changes in stale.items():
+            why = f" ({changes[0]} changed)" if changes[0] else ""
+            count = f"{len(changes)} stored trial{'s' if len(changes) > 1 else ''} of {name}"
+            self.notice(
+                f"{count}: stale{why}, measured again. If nothing that matters changed, stop and give: "
+                f"etude refresh {self.study.name}"
+            )
 
     def task(self, id: int, trial: Trial) -> Task:
         """The trial as a worker gets it."""
@@ -313,6 +333,8 @@ def _run(
         with kept.lock(study.name, waiting=lambda holder: show.notice(f"waiting for {holder}, which runs this study")):
             found = {index: stored for index, trial in enumerate(plan.trials) if (stored := plan.find(trial))}
             missing = {index: trial for index, trial in enumerate(plan.trials) if index not in found}
+            plan.keep_code()
+            plan.tell_stale(missing.values())
             show.begin(len(plan.trials), len(found))
             if not missing:
                 return gather(plan, found, label)
@@ -442,6 +464,7 @@ def refresh(
         checks = {min(cell): plan.trials[min(cell)] for cell in stale.values()}
         if not checks:
             return []
+        plan.keep_code()
         show.begin(len(checks), 0)
         with choose_engine(engine, None)() as ready:
             driver = Driver(plan, ready, show)

@@ -5,6 +5,7 @@ Layout::
     format                                       what wrote it
     trials/STUDY/MEASUREMENT/SLOT-CODE-READS/    trial.json, rows.parquet, files/
     cached/FUNCTION/KEY/                         entry.json and the encoded value
+    code/KEY.json                                the definitions a code key stands for, to say what changed
     checkpoints/KEY/                             the latest checkpoint of an unfinished trial
     incoming/                                    being written; renamed into place when complete
     locks/STUDY.lock                             held by the run that writes
@@ -131,7 +132,7 @@ class Store:
             StoreError: the folder cannot be written.
         """
         with self._writing():
-            for folder in ("trials", "cached", "checkpoints", "incoming", "locks"):
+            for folder in ("trials", "cached", "code", "checkpoints", "incoming", "locks"):
                 (self.path / folder).mkdir(parents=True, exist_ok=True)
             marker = self.path / "format"
             if not marker.exists():
@@ -190,6 +191,21 @@ class Store:
         """Replace the checkpoint of an unfinished trial."""
         entry = {"files": {name: _digest(data) for name, data in files.items()}}
         self._place(self.path / "checkpoints" / key, dict(files) | {"entry.json": _sealed(entry)}, study, replace=True)
+
+    def put_code(self, key: str, parts: Mapping[str, str]) -> None:
+        """Keep which definitions a code key stands for."""
+        path = self.path / "code" / f"{key}.json"
+        if not path.exists():
+            with self._writing():
+                _write(path, _json(dict(parts)))
+
+    def changed(self, old: str, new: str) -> list[str]:
+        """The definitions, as ``module:name``, in which two code keys differ; none where that is not known."""
+        try:
+            before, after = (json.loads((self.path / "code" / f"{key}.json").read_bytes()) for key in (old, new))
+        except (OSError, ValueError):
+            return []
+        return sorted(name for name in {*before, *after} if before.get(name) != after.get(name))
 
     def drop_checkpoint(self, key: str) -> None:
         """Forget the checkpoint of a trial that is finished."""
