@@ -3,8 +3,6 @@
 import contextlib
 import itertools
 import json
-import os
-import signal
 import subprocess
 import sys
 import time
@@ -414,38 +412,42 @@ def test_a_run_killed_fifty_times_ends_with_the_same_evidence(write_study, tmp_p
 
 
 def _kill_often(write_study, tmp_path, monkeypatch, times):
+    """Kill a run at random moments, go on from what it left, and take a new store whenever a run got through."""
     marks = tmp_path / "marks"
     monkeypatch.setenv("MARKS", str(marks))
     study = write_study(SLOW)
+
+    def drive(store):
+        command = [sys.executable, "-c", DRIVE, study.module, str(study.path), str(store)]
+        return subprocess.Popen(command, start_new_session=True)
+
+    start = time.monotonic()
+    assert drive(tmp_path / "undisturbed").wait() == 0
+    duration = time.monotonic() - start
     expected = run(study, tmp_path / "undisturbed", "laptop", seeds=3)["draw"].frame
     rng = np.random.default_rng(0)
-    killed = 0
-    for attempt in range(times):
-        store = tmp_path / f"store-{attempt // 5}"  # five kills to a store, so that runs are killed at every stage
-        known = Store(store)
-        before = {path.name for path in known.entries()} if store.exists() else set()
-        marks.write_text("")
-        process = subprocess.Popen(
-            [sys.executable, "-c", DRIVE, study.module, str(study.path), str(store)], start_new_session=True
-        )
-        time.sleep(float(rng.uniform(1.0, 3.5)))
-        killed += process.poll() is None
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-        after = {path.name for path in Store(store).entries()} if store.exists() else set()
-        assert before <= after
-        assert list(Store(store).check()) == []
-        started = marks.read_text().split()
-        finished_before = {
+    killed = number = 0
+    while killed < times:
+        store = tmp_path / f"store-{number}"
+        before = {path.name for path in Store(store).entries()}
+        finished = {
             f"{about['cell']['arm']}{about['seed']}"
-            for about in (
-                json.loads(p.read_bytes()) for p in (store / "trials").rglob("trial.json") if p.parent.name in before
-            )
+            for about in (json.loads(path.read_bytes()) for path in store.glob("trials/*/*/*/trial.json"))
         }
-        assert not finished_before & set(started)
-    assert killed > times // 2
-    for attempt in range(0, times, 5):
-        evidence = run(study, tmp_path / f"store-{attempt // 5}", "laptop", seeds=3)
+        marks.write_text("")
+        process = drive(store)
+        try:
+            assert process.wait(timeout=float(rng.uniform(0, duration))) == 0
+            number += 1
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            killed += 1
+        assert before <= {path.name for path in Store(store).entries()}
+        assert Store(store).check() == []
+        assert not finished & set(marks.read_text().split())
+    for left in range(number + 1):
+        evidence = run(study, tmp_path / f"store-{left}", "laptop", seeds=3)
         pd.testing.assert_frame_equal(evidence["draw"].frame, expected, check_exact=True)
 
 
