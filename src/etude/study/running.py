@@ -286,36 +286,25 @@ class Driver:
 
 
 def run(
-    study: Study[C],
-    config: C | str | None,
-    *,
-    seeds: int | None,
-    engine: str,
-    only: str | Sequence[str] | None,
-    store: Path | str | None,
-    preset: str | None,
-    workers: int | None,
-    device: str,
-    until_decided: bool,
-    progress: bool | None,
+    study: Study[C], config: C | str | None, *, seeds: int | None, until_decided: bool, **options: Any
 ) -> Evidence[C]:
     """See `Study.run`."""
-    if until_decided:
-        if seeds is not None:
-            raise ConfigError(f"seeds={seeds}: --until-decided looks after {LOOKS} seeds; leave out --seeds")
-        for looks in LOOKS:
-            evidence = _run(study, config, looks, engine, only, store, preset, workers, device, progress)
-            evidence = replace(evidence, looks=len(LOOKS))
-            if not any(verdict.status == "undecided" for verdict in study.judge(evidence)):
-                break
-        return evidence
-    return _run(study, config, seeds, engine, only, store, preset, workers, device, progress)
+    if not until_decided:
+        return _run(study, config, seeds, **options)
+    if seeds is not None:
+        raise ConfigError(f"seeds={seeds}: --until-decided looks after {LOOKS} seeds; leave out --seeds")
+    for count in LOOKS:
+        evidence = replace(_run(study, config, count, **options), looks=len(LOOKS))
+        if not any(verdict.status == "undecided" for verdict in study.judge(evidence)):
+            break
+    return evidence
 
 
 def _run(
     study: Study[C],
     config: C | str | None,
     seeds: int | None,
+    *,
     engine: str,
     only: str | Sequence[str] | None,
     store: Path | str | None,
