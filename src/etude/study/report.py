@@ -120,6 +120,8 @@ def reason(verdict: Verdict) -> str:
     judged = _judged(verdict)
     if judged == 1 and verdict.status in ("holds", "fails"):
         return ""
+    if judged > 1 and all(part.status in (None, verdict.status) for part in verdict.estimates):
+        return ""
     return verdict.why.partition(": ")[0] if judged > 1 and not verdict.error else verdict.why
 
 
@@ -227,7 +229,7 @@ def _claim_lines(study: Study[Any], verdict: Verdict, smoke: bool) -> Renderable
             text.append(f"   rule: {rule_text(part)}")
             if several and part.status is not None and not smoke:
                 text.append(f"  {SYMBOLS[part.status]}", _TERMINAL[part.status])
-        if part.label and len(verdict.estimates) > 1:
+        if part.label:
             text = Text.assemble((f"{label_text(part)}: ", "italic"), text)
         units = part.method or "exact" if part.n is None else f"{100 * (1 - part.alpha):.3g} %, n = {part.n}"
         text.append(f"   ({units})", "bright_black")

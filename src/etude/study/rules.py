@@ -157,10 +157,11 @@ class Rule:
         if not 0 < alpha < 1:
             raise ValueError(f"alpha: {alpha!r} was given; a number between 0 and 1 is accepted")
         decision = self._decide(alpha, alpha)
-        return Verdict(claim, decision.status, decision.parts, decision.why)
+        parts = tuple(_relabel(part, self._label) if not part.label else part for part in decision.parts)
+        return Verdict(claim, decision.status, parts, decision.why)
 
     def named(self, label: str) -> Rule:
-        """The same rule under a name of its own where it is part of another: "against the nearest neighbour".
+        """The same rule with what it estimates in words: "points of accuracy against the nearest neighbour".
 
         Raises:
             ValueError: if the name is empty.
