@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import json
+import random
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from conftest import BODY, HEAD
 
 from etude.errors import EtudeError, MissingExtra
@@ -49,6 +51,38 @@ def test_engines_give_the_same_evidence_bit_for_bit(write_study, tmp_path, engin
     one = run(study, tmp_path / "one", engine="inline")
     other = run(study, tmp_path / "other", engine=engine, workers=2)
     pd.testing.assert_frame_equal(one["draw"].frame, other["draw"].frame, check_exact=True)
+
+
+def test_running_in_this_process_leaves_it_as_it_was(write_study, store):
+    def state():
+        drawn = torch.rand(1).item(), np.random.rand(), random.random()  # noqa: NPY002
+        return drawn, torch.get_num_threads(), torch.get_default_dtype()
+
+    def seeded():
+        torch.manual_seed(0)
+        np.random.seed(0)  # noqa: NPY002
+        random.seed(0)
+
+    seeded()
+    expected = state()
+    seeded()
+    run(write_study(), store)
+    assert state() == expected
+
+
+def test_a_trial_is_not_moved_by_what_the_one_before_did_to_global_state(write_study, store):
+    body = """
+    @study.measure()
+    def draw(lab, config):
+        lab.record(value=float(torch.rand(1)), numpy=float(np.random.rand()), dtype=str(torch.get_default_dtype()))
+        torch.set_default_dtype(torch.float64)
+        torch.rand(lab.seed)
+    """
+    study = write_study(body, head=HEAD.replace("import numpy as np", "import torch, numpy as np"))
+    together = run(study, store, engine="local", seeds=3, workers=1)["draw"].frame
+    alone = run(study, store.with_name("other"), engine="local", seeds=3, workers=3)["draw"].frame
+    pd.testing.assert_frame_equal(together, alone, check_exact=True)
+    assert set(together.dtype) == {"torch.float32"}
 
 
 def test_a_second_run_reuses_everything_and_a_larger_one_only_adds(write_study, store):

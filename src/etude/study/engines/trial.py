@@ -5,6 +5,7 @@ Everything that crosses between processes is a JSON header and named bytes, so n
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib
 import importlib.metadata
@@ -14,7 +15,7 @@ import platform
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -261,6 +262,28 @@ class Asking:
         self._tell({"kind": "progress", "label": label, "done": done, "total": total})
 
 
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Leave the process's random generators, threads and default type as they were."""
+    import random
+
+    import numpy as np
+
+    python, array = random.getstate(), np.random.get_state()  # noqa: NPY002
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        threads, dtype, generator = torch.get_num_threads(), torch.get_default_dtype(), torch.get_rng_state()
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(array)  # noqa: NPY002
+        if torch is not None:
+            torch.set_num_threads(threads)
+            torch.set_default_dtype(dtype)
+            torch.set_rng_state(generator)
+
+
 class Inline:
     """Runs each trial in this process, one after the other: for debugging and for small studies."""
 
@@ -293,13 +316,10 @@ class Inline:
             self._handle(event)
             return event.token  # type: ignore[no-any-return]
 
-        torch = sys.modules.get("torch")
-        threads = torch.get_num_threads() if torch is not None else None
         try:
-            header, blobs = perform(task, Asking(ask, lambda header: self._handle(Event(task, header))))
+            with _undisturbed():
+                header, blobs = perform(task, Asking(ask, lambda header: self._handle(Event(task, header))))
         finally:
-            if torch is not None:
-                torch.set_num_threads(threads)
             self._task = None
         self._handle(Event(task, header, blobs))
 
