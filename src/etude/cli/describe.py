@@ -15,7 +15,7 @@ from etude.study.catalogue import Entry, catalogue, find
 
 def list_studies(options: argparse.Namespace) -> int:
     """Print the name and question of every study, by topic; files that are no study are named below."""
-    every = list(catalogue().values())
+    every = list(catalogue(heads=not options.json).values())
     sound = sorted((entry for entry in every if not entry.problem), key=lambda entry: (entry.topic, entry.name))
     broken = [entry for entry in every if entry.problem]
     if options.topic is not None:

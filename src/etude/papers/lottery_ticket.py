@@ -22,8 +22,6 @@ from functools import partial
 from typing import Literal, NamedTuple
 
 import torch
-from matplotlib.axes import Axes
-from matplotlib.ticker import NullFormatter, PercentFormatter
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, cross_entropy
 
@@ -40,6 +38,7 @@ from etude.compression import (
 from etude.data import ImageData, Part, images
 from etude.nn import conv_n, convolutional, lenet_300_100
 from etude.study import (
+    Axes,
     Config,
     Estimate,
     Evidence,
@@ -372,6 +371,8 @@ STYLES = {
 
 def by_density(e: Evidence[Protocol], axes: Axes, column: str, kinds: tuple[str, ...], scale: float = 1) -> None:
     """Draw the mean over seeds, and the range of seeds, of a column against density, from dense to sparse."""
+    from matplotlib.ticker import NullFormatter, PercentFormatter
+
     for place, kind in enumerate(kinds):
         marker, label, colour = STYLES[kind]
         table = e[prune].at(weights=kind)

@@ -12,12 +12,11 @@ import math
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from scipy import stats
 from sklearn.neighbors import KNeighborsClassifier
 
 from etude.data.synthetic import Sample, dirichlet_task, minority_arc
-from etude.study import Config, Estimate, Evidence, Lab, Paper, Quantity, Rule, Study, all_of, exact, grid, mean
+from etude.study import Axes, Config, Estimate, Evidence, Lab, Paper, Quantity, Rule, Study, all_of, exact, grid, mean
 from etude.theory import (
     Activation,
     ErfActivation,

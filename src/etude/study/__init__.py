@@ -9,6 +9,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
     from etude.errors import EtudeError, MissingData, MissingExtra, Unavailable
     from etude.study.definition import Claim, Config, Measurement, Paper, Reference, Study, grid
     from etude.study.evidence import Evidence, Quantity, Table, near
@@ -27,6 +29,7 @@ _HOME = {
 _MODULE = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
+    "Axes",
     "Claim",
     "Config",
     "Estimate",
@@ -60,6 +63,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "Axes":  # only ever an annotation: a worker, which draws nothing, need not load matplotlib
+        return Any
     if name not in _MODULE:
         raise AttributeError(f"module 'etude.study' has no attribute {name!r}")
     value = getattr(importlib.import_module(_MODULE[name]), name)

@@ -35,7 +35,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 import pandas as pd
 from pandas.api.types import is_bool_dtype, is_numeric_dtype
-from scipy import stats
+from scipy import special
 
 from etude.study.evidence import Quantity, Table
 from etude.study.rules import Rule, compare, format_number
@@ -215,8 +215,8 @@ def proportion(quantity: pd.Series[Any]) -> Estimate:
 
     def interval(alpha: float) -> tuple[float, float]:
         _check_alpha(alpha)
-        low = 0.0 if k == 0 else float(stats.beta.ppf(alpha / 2, k, n - k + 1))
-        high = 1.0 if k == n else float(stats.beta.ppf(1 - alpha / 2, k + 1, n - k))
+        low = 0.0 if k == 0 else float(special.betaincinv(k, n - k + 1, alpha / 2))
+        high = 1.0 if k == n else float(special.betaincinv(k + 1, n - k, 1 - alpha / 2))
         return low, high
 
     return Estimate(k / n, interval, n, method)
@@ -327,7 +327,7 @@ def _tail(ratios: Array, alpha: float, n: int) -> float:
 @functools.lru_cache(maxsize=1024)
 def _student(alpha: float, freedom: int) -> float:
     """The two-sided quantile t(1 - alpha/2)."""
-    return float(stats.t.ppf(1 - alpha / 2, freedom))
+    return float(special.stdtrit(freedom, 1 - alpha / 2))
 
 
 def _counts(n: int) -> Iterator[NDArray[np.float64]]:

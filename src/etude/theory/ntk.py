@@ -124,8 +124,13 @@ def limit_kernel(
     Raises:
         ValueError: as `nngp`, and if the activation is not in the singular regime.
     """
-    log_abs, sign = log_limit_kernel(X, Z, activation, normalize=normalize)
-    return sign * np.exp(log_abs)
+    table = KernelTable(activation)
+    X, Z = on_sphere(X, "X", normalize), on_sphere(Z, "Z", normalize)
+    kernel = np.empty((len(X), len(Z)))
+    for rows, u in gap_blocks(X, Z):
+        log_abs, sign = table(u)
+        kernel[rows] = sign * np.exp(log_abs)
+    return kernel
 
 
 def log_limit_kernel(
