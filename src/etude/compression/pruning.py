@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import Any, Generic, Literal, TypeVar
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -67,7 +67,7 @@ class Mask:
         ValueError: no layers, an empty layer, or entries other than zero and one; the message names the layer.
     """
 
-    layers: dict[str, Bool[Tensor, "*shape"]]
+    layers: dict[str, Shaped[Tensor, "*shape"]]
 
     def __post_init__(self) -> None:
         if not isinstance(self.layers, Mapping) or not self.layers:

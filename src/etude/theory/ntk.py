@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Real
 from numpy.typing import ArrayLike
 from scipy import interpolate, linalg
 
@@ -222,7 +222,7 @@ class KernelTable:
 
 
 def ridgeless(
-    K: Float[np.ndarray, "n n"], targets: Float[np.ndarray, " n *outputs"]
+    K: Float[np.ndarray, "n n"], targets: Real[np.ndarray, " n *outputs"]
 ) -> Float[np.ndarray, " n *outputs"]:
     """Coefficients of the interpolant of least norm, `K^+ y`: what gradient flow from zero tends to.
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.neighbors import NearestNeighbors
 from sklearn.utils.multiclass import check_classification_targets
@@ -150,7 +150,7 @@ class SingularKernelClassifier(ClassifierMixin, BaseEstimator):
             scores[rows] = weights @ self._votes / np.abs(weights).sum(axis=1, keepdims=True)
         return scores[:, 1] if len(self.classes_) == 2 else scores
 
-    def predict(self, X: ArrayLike) -> np.ndarray[Any, Any]:
+    def predict(self, X: ArrayLike) -> NDArray[Any]:
         """Most voted class.
 
         Args:

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-Examples = tuple[Float[Tensor, "n *shape"], Int[Tensor, " n"]]
+Examples = tuple[Float[Tensor, "_ ..."], Int[Tensor, " _"]]  # as many labels as inputs, checked by `fit`
 
 __all__ = ["Run", "evaluate", "fit"]
 
