@@ -127,7 +127,7 @@ class Plan:
         """The trial as a worker gets it."""
         measurement, study = trial.measurement, self.study
         if study.path is None:
-            raise EtudeError(f"study {study.name}: write it to a file; a worker cannot read it from a session")
+            raise EtudeError(f"study {study.name}: write it to a file; a worker cannot read what was typed")
         return Task(
             id=id,
             study=study.name,
