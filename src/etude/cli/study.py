@@ -176,10 +176,20 @@ def verify(options: argparse.Namespace) -> int:
     else:
         rows = [("study", "claim", "ledger", "now", "")]
         for each in results:
-            told = f"differs. {each['why']}" if each["differs"] else each["why"]
+            told = f"differs. {each['why']}" if each["differs"] else _likeness(each)
             rows.append((each["study"], each["claim"], each["recorded"], each["measured"] or "not judged", told))
         print(columns(rows, indent=0))
     return DIFFERS if any(each["differs"] for each in results) else DONE
+
+
+def _likeness(compared: dict[str, Any]) -> str:
+    """How like the recorded rows the measured ones of an equal verdict are."""
+    if compared["measured"] is None:
+        return str(compared["why"])
+    if compared["identical"]:
+        return "bit-identical"
+    difference = compared["difference"]
+    return "not bit-identical" if difference is None else f"largest relative difference {difference:.1e}"
 
 
 def _loaded(entries: Sequence[Entry], tolerant: bool) -> Iterator[tuple[Entry, Study[Any]]]:
