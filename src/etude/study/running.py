@@ -74,9 +74,7 @@ class Plan:
         chosen = _chosen(study, only)
         for measurement in study.measurements.values():
             if measurement.name not in chosen:
-                self.left_out[measurement.name] = (
-                    f"{measurement.name} was left out. Run it with --only {measurement.name}"
-                )
+                self.left_out[measurement.name] = f"{measurement.name} was left out by --only. Run the study without it"
                 continue
             if not measurement.runs_at(preset):
                 self.left_out[measurement.name] = (
