@@ -96,7 +96,7 @@ BATCH = 60
 SMALL, SMALLER, SMALLEST = 0.211, 0.135, 0.0695  # densities of LeNet-300-100 after 7, 9 and 12 rounds
 REDRAWN = {7: 1, 9: 2, 12: 2}  # after so many rounds, how many times the ticket's weights are drawn anew
 
-SHORTER = "Fashion-MNIST; at laptop 7,500 iterations, and 5 rounds of pruning to the densities of 12"
+SHORTER = "Fashion-MNIST, or digits in the demo; at laptop 7,500 iterations, and 5 rounds to the densities of 12"
 
 study = Study(
     paper=Paper(
