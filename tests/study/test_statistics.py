@@ -10,7 +10,7 @@ from scipy import stats
 
 from etude.study.evidence import Quantity, Table
 from etude.study.rules import all_of, any_of, count_of, outside
-from etude.study.statistics import LOOKS, bootstrap, exact, looks, mean, proportion, ratio
+from etude.study.statistics import LOOKS, bootstrap, exact, mean, proportion, ratio
 
 DRAWS = {
     "normal": (lambda generator, n: generator.normal(size=n), 0.0),
@@ -169,15 +169,11 @@ def decides_wrongly(values: np.ndarray, schedule) -> bool:
 
 def test_stopping_when_decided_keeps_the_rate_of_wrong_decisions():
     samples = np.random.default_rng(7).normal(size=(800, LOOKS[-1]))
-    assert rate_within([decides_wrongly(values, looks(0.05)) for values in samples], 0.05)
+    assert rate_within(
+        [decides_wrongly(values, [(seeds, 0.05 / len(LOOKS)) for seeds in LOOKS]) for values in samples], 0.05
+    )
     every_seed = [(seeds, 0.05) for seeds in range(3, 21)]
     assert np.mean([decides_wrongly(values, every_seed) for values in samples[:150]]) > 0.12
-
-
-def test_looks():
-    assert looks(0.06) == ((5, 0.02), (10, 0.02), (20, 0.02))
-    with pytest.raises(ValueError, match="alpha"):
-        looks(1.5)
 
 
 # ---- the mean --------------------------------------------------------------------------------------------------------

@@ -9,7 +9,8 @@ beforehand, and when to stop is chosen by validation loss; test accuracy is meas
 The paper trains MNIST for 50,000 iterations in 12 and more rounds. `laptop` trains Fashion-MNIST for 7,500 and gets to
 the same densities in 5 rounds. Some dense networks reach their least validation loss only at the last evaluation; with
 more iterations it would come later still, so the comparison of speed errs on the side of the dense network.
-`paper` needs about an hour of one core a seed; with `--network conv-2` to `conv-6` and `--data cifar10`, a GPU.
+By the time of a step, `paper` needs about an hour of one core a seed; with `--network conv-2` to `conv-6` and
+`--data cifar10` it needs a GPU.
 
 Source: Frankle and Carbin, ICLR 2019 (arXiv 1803.03635), section 2, figures 3 and 4, appendices B, C and E.
 """

@@ -102,25 +102,6 @@ class Estimate:
         raise TypeError("an estimate has no truth value; compare it with a number to get a rule")
 
 
-def looks(alpha: float = 0.05) -> tuple[tuple[int, float], ...]:
-    """When a run that stops as soon as it is decided may be judged, and at which level.
-
-    After each of `LOOKS` seeds every claim is judged at alpha / 3, so that by the union bound a wrong decision at
-    any of the looks has probability at most alpha.
-
-    Args:
-        alpha: bound on the probability of a wrong decision, in (0, 1).
-
-    Returns:
-        Pairs (seeds, level).
-
-    Raises:
-        ValueError: if alpha is not in (0, 1).
-    """
-    _check_alpha(alpha)
-    return tuple((seeds, alpha / len(LOOKS)) for seeds in LOOKS)
-
-
 def exact(value: float) -> Estimate:
     """A value without sampling error: a worst case, a count, an identity that holds or does not.
 
