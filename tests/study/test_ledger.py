@@ -8,11 +8,11 @@ import sys
 
 import pandas as pd
 import pytest
-from conftest import BODY, HEAD
 
 from etude.study import ledger
 from etude.study.ledger import LedgerError
 from etude.study.rules import Part, Verdict
+from study_files import BODY, HEAD
 
 SEVERAL = """
 @study.measure(over=lambda c: grid(arm=("a", "b")), volatile=("seconds",))

@@ -244,7 +244,9 @@ def test_changed_fields_are_marked_and_in_the_command():
 
 
 def test_a_study_outside_a_package_is_run_by_its_file():
-    assert re.search(r"etude run \S*test_report\.py --preset laptop$", report.command(made(), gathered()))
+    study = made()
+    study.module = "test_report"
+    assert re.search(r"etude run \S*test_report\.py --preset laptop$", report.command(study, gathered()))
 
 
 def test_the_report_is_the_same_each_time(page):

@@ -14,13 +14,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import BODY, HEAD
 
 from etude.errors import EtudeError, MissingExtra
 from etude.study import store as store_module
 from etude.study.definition import ConfigError
 from etude.study.running import Interrupted, refresh
 from etude.study.store import Store, StoreError
+from study_files import BODY, HEAD
 
 
 def run(study, store, config="smoke", **options):
