@@ -1,5 +1,6 @@
 """What changes how a network learns, and plain training to compare it with."""
 
 from etude.training.classification import Run, evaluate, fit
+from etude.training.schedules import AfterStep, Constant, FirstSteps, LinearDecay, PowerDecay
 
-__all__ = ["Run", "evaluate", "fit"]
+__all__ = ["AfterStep", "Constant", "FirstSteps", "LinearDecay", "PowerDecay", "Run", "evaluate", "fit"]
