@@ -1,0 +1,114 @@
+"""What attention heads look at, and how abruptly a learning curve rises.
+
+A head's score is the attention it pays to given *targets*, a boolean mask of (query, position) pairs: the previous
+position, what followed an earlier occurrence, the label of the same item. What the targets are tells heads apart; the
+score is the same for all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+__all__ = ["Transition", "head_score", "previous_position", "transition"]
+
+
+def head_score(
+    attention: Float[Tensor, "batch heads queries positions"],
+    targets: Bool[Tensor, "#batch queries positions"],
+) -> Float[Tensor, " heads"]:
+    """Attention on the targets, summed over positions and averaged over the queries that have any.
+
+    Args:
+        attention: weights of one layer; each query's sum to 1.
+        targets: true where the head would look if it did what it is tested for; one mask for all examples will do.
+
+    Returns:
+        One number in [0, 1] a head.
+
+    Raises:
+        ValueError: no query has a target, or the shapes do not fit.
+
+    Source: Olsson et al., In-context Learning and Induction Heads, 2022, "head activation evaluators".
+    """
+    if targets.ndim != 3 or targets.shape[1:] != attention.shape[2:] or targets.shape[0] not in (1, len(attention)):
+        raise ValueError(f"targets of shape {tuple(targets.shape)} do not fit attention of {tuple(attention.shape)}")
+    asked = targets.any(-1).expand(len(attention), -1)
+    if not bool(asked.any()):
+        raise ValueError("targets: no query has any; give at least one")
+    found = (attention * targets[:, None]).sum(-1)
+    return (found * asked[:, None]).sum((0, 2)) / asked.sum()
+
+
+def previous_position(
+    positions: int, device: torch.device | str | None = None
+) -> Bool[Tensor, "1 positions positions"]:
+    """Targets of a previous-token head: each position but the first looks at the one before it.
+
+    Args:
+        positions: length of the sequence.
+        device: of the mask.
+    """
+    return torch.ones(positions - 1, dtype=torch.bool, device=device).diag(-1)[None]
+
+
+@dataclass(frozen=True)
+class Transition:
+    """How a learning curve gets from one level to another.
+
+    Attributes:
+        onset: the step at which the curve first reaches a fifth of the way and does not fall below it again before
+            `end`; NaN if it never gets to four fifths.
+        middle: the step at which it crosses half of the way, after `onset`.
+        end: the first step at which it reaches four fifths of the way.
+    """
+
+    onset: float
+    middle: float
+    end: float
+
+    @property
+    def width(self) -> float:
+        """Steps from a fifth to four fifths of the way."""
+        return self.end - self.onset
+
+
+def transition(
+    steps: Float[Tensor, " evaluations"], values: Float[Tensor, " evaluations"], low: float, high: float
+) -> Transition:
+    """When and how abruptly one curve rises from a level to another; crossings are interpolated linearly.
+
+    Made for single runs: a mean over runs that jump at different times is not abrupt.
+
+    Args:
+        steps: where the curve was evaluated, increasing.
+        values: the curve there.
+        low: the level it starts from, such as the plateau's.
+        high: the level it goes to, above `low`.
+
+    Raises:
+        ValueError: `high` not above `low`, or steps and values that do not fit or are not in order.
+    """
+    if not high > low:
+        raise ValueError(f"high={high}: give a level above low={low}")
+    if steps.shape != values.shape or steps.ndim != 1 or not len(steps) or not bool((steps.diff() > 0).all()):
+        raise ValueError(f"steps and values: give as many of both, the steps increasing, not {tuple(steps.shape)} and "
+                         f"{tuple(values.shape)}")  # fmt: skip
+    steps, share = steps.double(), (values.double() - low) / (high - low)
+    reached = (share >= 0.8).nonzero()
+    if not len(reached):
+        return Transition(float("nan"), float("nan"), float("nan"))
+    last = int(reached[0])
+
+    def crossing(level: float) -> float:
+        below = (share[: last + 1] < level).nonzero()
+        if not len(below):
+            return float(steps[0])
+        left = int(below[-1])  # the last evaluation below the level, so that a brief excursion is no onset
+        part = (level - share[left]) / (share[left + 1] - share[left])
+        return float(steps[left] + part * (steps[left + 1] - steps[left]))
+
+    return Transition(crossing(0.2), crossing(0.5), crossing(0.8))
