@@ -589,6 +589,13 @@ def test_until_decided_stops_at_the_first_look_that_decides(write_study, tmp_pat
     assert unclear.config.seeds in (10, 20)
     (verdict,) = study.judge(evidence)
     assert verdict.estimates[0].alpha == pytest.approx(0.05 / 3)
+    noisy = write_study(BODY.replace("(config.shift if", "(config.shift + lab.generator('n', 'numpy').normal() if"))
+    clear = noisy.presets["laptop"].updated(shift=5.0)
+    assert run(noisy, tmp_path / "noisy", clear, until_decided=True).config.seeds == 5
+    assert run(noisy, tmp_path / "noisy", clear, until_decided=True, alpha=1e-8).config.seeds in (10, 20)
+    with pytest.raises(ValueError, match="alpha=1"):
+        run(study, tmp_path / "never", clear, until_decided=True, alpha=1)
+    assert not (tmp_path / "never").exists()
 
 
 @pytest.mark.slow

@@ -37,6 +37,7 @@ def run(options: argparse.Namespace) -> int:
         workers=options.workers,
         device=options.device,
         until_decided=options.until_decided,
+        alpha=options.alpha,
         progress=True,  # bars in a terminal, lines in a log
     )
     return _judged(study, evidence, options)

@@ -494,6 +494,7 @@ class Study(Generic[C]):
         workers: int | None = None,
         device: str = "cpu",
         until_decided: bool = False,
+        alpha: float = 0.05,
         progress: bool | None = None,
     ) -> Evidence[C]:
         """Measure what the store does not hold yet and return all the evidence.
@@ -508,6 +509,8 @@ class Study(Generic[C]):
             workers: how many trials at a time; by default as many as the machine's cores allow.
             device: ``"cpu"`` or a CUDA device for the trials.
             until_decided: add seeds (5, 10, 20) until no claim is undecided, each look at a third of alpha.
+            alpha: with `until_decided`, the chance of a wrong decision that each claim is allowed, in (0, 1); give
+                `judge` the same.
             progress: show progress; by default where there is a terminal or a notebook.
 
         Returns:
@@ -515,11 +518,13 @@ class Study(Generic[C]):
 
         Raises:
             ConfigError: the configuration or a measurement's name is wrong.
+            ValueError: alpha out of range.
             MissingExtra: an optional dependency of the study is not installed.
             Interrupted: Ctrl-C; what was finished is kept.
         """
         from etude.study import running
 
+        _check_alpha(alpha)
         return running.run(
             self,
             config,
@@ -531,6 +536,7 @@ class Study(Generic[C]):
             workers=workers,
             device=device,
             until_decided=until_decided,
+            alpha=alpha,
             progress=progress,
         )
 
@@ -565,8 +571,7 @@ class Study(Generic[C]):
         from etude.study.report import Verdicts
         from etude.study.rules import Untested, Verdict
 
-        if not 0 < alpha < 1:
-            raise ValueError(f"alpha={alpha}: give a number in (0, 1)")
+        _check_alpha(alpha)
         verdicts = []
         for claim in self.claims.values():
             decidable = True if claim.when is None else claim.when(evidence.config)
@@ -585,6 +590,11 @@ class Study(Generic[C]):
 
     def __repr__(self) -> str:
         return f"<Study {self.name}: {len(self.measurements)} measurements, {len(self.claims)} claims>"
+
+
+def _check_alpha(alpha: float) -> None:
+    if not 0 < alpha < 1:
+        raise ValueError(f"alpha={alpha}: give a number in (0, 1)")
 
 
 def _bytes(memory: str | None) -> int | None:

@@ -284,7 +284,7 @@ class Driver:
 
 
 def run(
-    study: Study[C], config: C | str | None, *, seeds: int | None, until_decided: bool, **options: Any
+    study: Study[C], config: C | str | None, *, seeds: int | None, until_decided: bool, alpha: float, **options: Any
 ) -> Evidence[C]:
     """See `Study.run`."""
     if not until_decided:
@@ -293,7 +293,7 @@ def run(
         raise ConfigError(f"seeds={seeds}: --until-decided looks after {LOOKS} seeds; leave out --seeds")
     for count in LOOKS:
         evidence = replace(_run(study, config, count, **options), looks=len(LOOKS))
-        if not any(verdict.status == "undecided" for verdict in study.judge(evidence)):
+        if not any(verdict.status == "undecided" for verdict in study.judge(evidence, alpha=alpha)):
             break
     return evidence
 
