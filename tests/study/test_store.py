@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import hypothesis.strategies as st
 import pytest
@@ -165,3 +166,21 @@ def test_a_store_of_another_format_is_refused(tmp_path):
     (tmp_path / "format").write_text("etude store 0")
     with pytest.raises(StoreError, match="was written as 'etude store 0'"):
         Store(tmp_path)
+
+
+def test_a_store_can_be_opened_at_every_moment_of_its_making(tmp_path, monkeypatch):
+    """Two runs that start together share a store that neither has finished making."""
+    opened = []
+
+    def opening(original):
+        def call(self, *arguments, **options):
+            made = original(self, *arguments, **options)
+            opened.append(Store(tmp_path / "s").path)
+            return made
+
+        return call
+
+    for name in ("mkdir", "replace", "write_bytes"):
+        monkeypatch.setattr(Path, name, opening(getattr(Path, name)))
+    Store(tmp_path / "s").prepare()
+    assert len(opened) >= 8

@@ -113,6 +113,8 @@ class Store:
         if self.path.exists():
             if not self.path.is_dir():
                 raise StoreError(f"store: {self.path} is a file. Name a folder with --store or ETUDE_STORE.")
+            # Another run may be making this store right now: the marker comes first, so look for it after the rest.
+            others = [entry.name for entry in self.path.iterdir() if not entry.name.startswith(".format.")]
             if marker.exists():
                 written = marker.read_text().strip()
                 if written != FORMAT:
@@ -120,7 +122,7 @@ class Store:
                         f"store: {self.path} was written as '{written}', this version reads '{FORMAT}'. "
                         "Name another folder."
                     )
-            elif any(self.path.iterdir()):
+            elif others:
                 raise StoreError(f"store: {self.path} holds other things. Name a new or empty folder.")
 
     # ---- writing ---------------------------------------------------------------------------------------------------
@@ -132,11 +134,12 @@ class Store:
             StoreError: the folder cannot be written.
         """
         with self._writing():
-            for folder in ("trials", "cached", "code", "checkpoints", "incoming", "locks"):
-                (self.path / folder).mkdir(parents=True, exist_ok=True)
+            self.path.mkdir(parents=True, exist_ok=True)
             marker = self.path / "format"
             if not marker.exists():
                 _write(marker, FORMAT.encode())
+            for folder in ("trials", "cached", "code", "checkpoints", "incoming", "locks"):
+                (self.path / folder).mkdir(exist_ok=True)
 
     @contextlib.contextmanager
     def lock(self, study: str, waiting: Callable[[str], None] | None = None) -> Iterator[None]:
