@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from etude.interpretability import cka_from_grams, cka_matrix, error_consistency, gram, linear_cka, rsa
+from etude.interpretability import cka_from_grams, cka_matrix, cka_pairs, error_consistency, gram, linear_cka, rsa
 
 FORMS = ("gram", "features")
 
@@ -72,6 +72,7 @@ def test_both_forms_grams_and_the_matrix_agree(debiased, d, e):
     values.append(cka_matrix([x, y], debiased=debiased)[0, 1])
     values.append(cka_matrix([x], [y, x], debiased=debiased)[0, 0])
     assert torch.stack(values) == pytest.approx(values[0].expand(len(values)), abs=1e-12)
+    assert cka_pairs([x], [y, x], [(0, 1), (0, 0)], debiased=debiased)[1] == pytest.approx(float(values[0]), abs=1e-12)
     assert torch.allclose(cka_matrix([x, y], debiased=debiased).diagonal(), torch.ones(2, dtype=x.dtype))
 
 
@@ -188,6 +189,7 @@ REFUSED = {
     "not square": (lambda: cka_from_grams(draw(5, 5), draw(5, 4)), r"l: .* \(5, 4\)"),
     "other sizes": (lambda: cka_from_grams(draw(5, 5), draw(6, 6)), "k, l: 5 and 6 samples"),
     "empty list": (lambda: cka_matrix([]), "xs: the list is empty"),
+    "no pairs": (lambda: cka_pairs([draw(5, 2)], None, []), "pairs: the list is empty"),
     "one of a list": (lambda: cka_matrix([draw(5, 2)], [draw(5, 2), draw(4, 2)]), r"xs\[0\], ys\[1\]: 5 and 4"),
     "two for rsa": (lambda: rsa(draw(2, 3), draw(2, 3)), "x: 2 samples .* at least 3"),
     "labels": (lambda: error_consistency(torch.ones(3), torch.ones(3), torch.ones(2)), "predictions, others, labels"),

@@ -3,10 +3,11 @@
 from etude.interpretability.similarity import (
     cka_from_grams,
     cka_matrix,
+    cka_pairs,
     error_consistency,
     gram,
     linear_cka,
     rsa,
 )
 
-__all__ = ["cka_from_grams", "cka_matrix", "error_consistency", "gram", "linear_cka", "rsa"]
+__all__ = ["cka_from_grams", "cka_matrix", "cka_pairs", "error_consistency", "gram", "linear_cka", "rsa"]

@@ -23,7 +23,7 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-__all__ = ["cka_from_grams", "cka_matrix", "error_consistency", "gram", "linear_cka", "rsa"]
+__all__ = ["cka_from_grams", "cka_matrix", "cka_pairs", "error_consistency", "gram", "linear_cka", "rsa"]
 
 
 def linear_cka(
@@ -63,7 +63,7 @@ def linear_cka(
     rows = _alike(_rows("x", x), _rows("y", y))
     _check_samples({"x": rows[0], "y": rows[1]}, debiased)
     by_gram = form == "gram" or (form == "auto" and _gram_is_cheaper([rows[0]], [rows[1]]))
-    return _alignment(*(_side(row, by_gram) for row in rows), debiased)
+    return _of_sides(*(_side(row, by_gram) for row in rows), debiased)
 
 
 def cka_matrix(
@@ -72,7 +72,7 @@ def cka_matrix(
     *,
     debiased: bool = False,
 ) -> Float[Tensor, "{len(xs)} columns"]:
-    """`linear_cka` of every activation in one list with every one in another; each Gram matrix is computed once.
+    """`linear_cka` of every activation in one list with every one in another.
 
     Args:
         xs: activations of the same n samples, (n, ...) each, such as those of a network's layers.
@@ -83,20 +83,48 @@ def cka_matrix(
         Entry i, j belongs to ``xs[i]`` and ``ys[j]``.
 
     Raises:
+        TypeError, ValueError: as for `cka_pairs`.
+    """
+    columns = xs if ys is None else ys
+    pairs = [(i, j) for i in range(len(xs)) for j in range(len(columns))]
+    return cka_pairs(xs, ys, pairs, debiased=debiased).reshape(len(xs), -1)
+
+
+def cka_pairs(
+    xs: Sequence[Float[Tensor, "n ..."]],
+    ys: Sequence[Float[Tensor, "n ..."]] | None,
+    pairs: Sequence[tuple[int, int]],
+    *,
+    debiased: bool = False,
+) -> Float[Tensor, " {len(pairs)}"]:
+    """`linear_cka` of chosen pairs from two lists; what depends on one activation alone is computed once.
+
+    Args:
+        xs: activations of the same n samples, (n, ...) each.
+        ys: the other list; None for `xs` again.
+        pairs: places (i, j) in the two lists.
+        debiased: as for `linear_cka`.
+
+    Returns:
+        One number a pair.
+
+    Raises:
         ValueError: an empty list, or activations that `linear_cka` refuses, named by their place.
         TypeError: as for `linear_cka`.
     """
     lists = {"xs": xs} if ys is None else {"xs": xs, "ys": ys}
+    for name, given in {**lists, "pairs": pairs}.items():
+        if not given:
+            raise ValueError(f"{name}: the list is empty; give at least one")
     rows = {name: [_rows(f"{name}[{i}]", x) for i, x in enumerate(values)] for name, values in lists.items()}
-    for name, values in rows.items():
-        if not values:
-            raise ValueError(f"{name}: the list is empty; give at least one tensor of activations")
     _check_samples({f"{name}[{i}]": x for name, values in rows.items() for i, x in enumerate(values)}, debiased)
     by_gram = _gram_is_cheaper(rows["xs"], rows.get("ys", rows["xs"]))
     alike = iter(_alike(*(x for values in rows.values() for x in values)))
     sides = {name: [_side(next(alike), by_gram) for _ in values] for name, values in rows.items()}
-    table = [[_alignment(a, b, debiased) for b in sides.get("ys", sides["xs"])] for a in sides["xs"]]
-    return torch.stack([torch.stack(row) for row in table])
+    ours, theirs = sides["xs"], sides.get("ys", sides["xs"])
+    own = [[_hsic(side, side, debiased) for side in group] for group in (ours, theirs)]
+    values = [_quotient(_hsic(ours[i], theirs[j], debiased), own[0][i], own[1][j]) for i, j in pairs]
+    return torch.stack(values)
 
 
 def gram(x: Float[Tensor, "n ..."]) -> Float[Tensor, "n n"]:
@@ -143,7 +171,7 @@ def cka_from_grams(
             raise ValueError(f"{name}: a tensor of shape {tuple(matrix.shape)} was given; a square matrix is accepted")
     rows = _alike(_rows("k", k), _rows("l", l))
     _check_samples({"k": rows[0], "l": rows[1]}, debiased)
-    return _alignment(*(_centred_side(row) for row in rows), debiased)
+    return _of_sides(*(_centred_side(row) for row in rows), debiased)
 
 
 def rsa(x: Float[Tensor, "n ..."], y: Float[Tensor, "n ..."]) -> Float[Tensor, ""]:
@@ -250,26 +278,26 @@ def _scale(diagonal: Tensor, rounding: Tensor) -> Tensor:
     return torch.where(varies, len(diagonal) / torch.where(varies, total, 1), 0)
 
 
-def _alignment(x: _Side, y: _Side, debiased: bool) -> Tensor:
-    with _full_precision(x.diagonal):
-        return _quotient(_hsic(x, y, debiased), _hsic(x, x, debiased), _hsic(y, y, debiased))
+def _of_sides(x: _Side, y: _Side, debiased: bool) -> Tensor:
+    return _quotient(*(_hsic(*pair, debiased) for pair in ((x, y), (x, x), (y, y))))
 
 
 def _hsic(x: _Side, y: _Side, debiased: bool) -> Tensor:
     """HSIC but for the factor 1 / (n-1)^2 or 1 / (n (n-3)), that cancels in CKA."""
-    if x.gram is not None and y.gram is not None:
-        cross = torch.dot(x.gram.reshape(-1), y.gram.reshape(-1))  # tr(K L), as K is symmetric
-    else:
-        assert x.features is not None
-        assert y.features is not None
-        cross = (x.features.T @ y.features).square().sum()
-    if not debiased:
-        return cross
-    # The rows of a centred matrix sum to zero, those of the matrix without its diagonal to minus the diagonal.
-    n, p, q = len(x.diagonal), x.diagonal, y.diagonal
-    inner = torch.dot(p, q)
-    value = cross - inner + p.sum() * q.sum() / ((n - 1) * (n - 2)) - 2 * inner / (n - 2)
-    return torch.where(value.abs() <= 16 * torch.finfo(value.dtype).eps * cross.abs(), 0, value)
+    with _full_precision(x.diagonal):
+        if x.gram is not None and y.gram is not None:
+            cross = torch.dot(x.gram.reshape(-1), y.gram.reshape(-1))  # tr(K L), as K is symmetric
+        else:
+            assert x.features is not None
+            assert y.features is not None
+            cross = (x.features.T @ y.features).square().sum()
+        if not debiased:
+            return cross
+        # The rows of a centred matrix sum to zero, those of the matrix without its diagonal to minus the diagonal.
+        n, p, q = len(x.diagonal), x.diagonal, y.diagonal
+        inner = torch.dot(p, q)
+        value = cross - inner + p.sum() * q.sum() / ((n - 1) * (n - 2)) - 2 * inner / (n - 2)
+        return torch.where(value.abs() <= 16 * torch.finfo(value.dtype).eps * cross.abs(), 0, value)
 
 
 def _quotient(cross: Tensor, own: Tensor, other: Tensor, least: float = 0.0) -> Tensor:

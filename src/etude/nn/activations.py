@@ -23,7 +23,7 @@ class ActivationTap:
 
     The network is run by whoever owns it, as often and in whatever mode they like: the tap adds no pass of its own.
     It works on any ``nn.Module``; of one wrapped by DistributedDataParallel, Lightning Fabric or ``torch.compile`` it
-    taps the module inside, so that names are the same as without the wrapper. (Tap before a compiled module first runs.)
+    taps the module inside, so that names are the same as without the wrapper. Tap a compiled one before it first runs.
 
     ::
 

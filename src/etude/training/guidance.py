@@ -25,7 +25,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from etude.errors import suggest
-from etude.interpretability.similarity import cka_from_grams, gram, linear_cka
+from etude.interpretability.similarity import cka_from_grams, cka_pairs, gram, linear_cka
 from etude.nn.activations import ActivationTap, Layers
 from etude.training.schedules import Constant, Schedule
 
@@ -140,24 +140,30 @@ class Guidance:
         self._compare_sizes(ours, theirs)
         if not self._examined:
             self._examine(ours, theirs)
-        values = {pair: self._similarity(ours[pair[0]], theirs[pair[1]]) for pair in self.pairs}
-        self.similarities = {pair: value.detach() for pair, value in values.items()}
+        values = self._compare(ours, theirs)
+        self.similarities = dict(zip(self.pairs, values.detach()))
         self._tap.clear()
         self.step += 1
         self._prepare()
-        return weight * torch.stack([1 - value for value in values.values()]).sum()
+        return weight * (1 - values).sum()
 
     def remove(self) -> None:
         """Take the taps out of both networks."""
         self._tap.remove()
         self._guide.remove()
 
-    def _similarity(self, ours: Tensor, theirs: Tensor) -> Tensor:
+    def _compare(self, ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> Tensor:
+        """The similarity of each pair; what depends on one layer alone is computed once for all its pairs."""
         if self.similarity is not None:
-            return self.similarity(ours, theirs)
+            return torch.stack([self.similarity(ours[name], theirs[other]) for name, other in self.pairs])
+        names, others = (list(dict.fromkeys(side)) for side in zip(*self.pairs))
         if isinstance(self._guide, _Stored):
-            return cka_from_grams(gram(ours), theirs, debiased=self.debiased)
-        return linear_cka(ours, theirs, debiased=self.debiased)
+            grams = {name: gram(ours[name]) for name in names}
+            values = [cka_from_grams(grams[a], theirs[b], debiased=self.debiased) for a, b in self.pairs]
+            return torch.stack(values)
+        places = [(names.index(name), others.index(other)) for name, other in self.pairs]
+        xs, ys = [ours[name] for name in names], [theirs[name] for name in others]
+        return cka_pairs(xs, ys, places, debiased=self.debiased)
 
     def _weight_now(self) -> float:
         weight = self.weight(self.step)
