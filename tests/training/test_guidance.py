@@ -161,7 +161,9 @@ def test_controls_are_guides_too(model, guide):
     raw = Guidance(model, nn.Identity(), [("inner.0", ""), ("inner.2", "")])
     model(x)
     hidden = activations(model, x, detach=True)
-    assert raw(x).detach() == pytest.approx(float(sum(1 - linear_cka(hidden[f"inner.{i}"], x) for i in (0, 2))), abs=1e-6)
+    assert raw(x).detach() == pytest.approx(
+        float(sum(1 - linear_cka(hidden[f"inner.{i}"], x) for i in (0, 2))), abs=1e-6
+    )
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
     permuted = Guidance(model, guide, PAIRS)
     model(x)
@@ -318,7 +320,7 @@ def test_a_batch_of_one_is_refused(guide):
     model = nn.Sequential(nn.Flatten(), nn.Linear(16, 4), nn.Linear(4, 2))
     guidance = Guidance(model, guide, [("1", "0")])
     model(torch.randn(1, 1, 4, 4))
-    with pytest.raises(ValueError, match="inputs: a batch of 1 .* at least 2"):
+    with pytest.raises(ValueError, match=r"inputs: a batch of 1 .* at least 2"):
         guidance(torch.randn(1, 1, 4, 4))
 
 

@@ -5,6 +5,7 @@ from etude.nn.convolutional import conv_n, convolutional
 from etude.nn.initialization import glorot_initialise_, glorot_normal_
 from etude.nn.mlp import lenet_300_100
 from etude.nn.recurrent import GatedLinearRecurrence, Recurrent, linear_recurrence
+from etude.nn.residual import ResidualNetwork
 from etude.nn.transformer import Attention, Block, Transformer, attention_mask, rotate, sinusoidal_positions
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "Block",
     "GatedLinearRecurrence",
     "Recurrent",
+    "ResidualNetwork",
     "Transformer",
     "activations",
     "attention_mask",
