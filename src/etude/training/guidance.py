@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Int64, Shaped
 from torch import Tensor, nn
 
 from etude.errors import suggest
@@ -241,7 +241,7 @@ class GuideGrams:
     def of(
         cls,
         guide: nn.Module,
-        inputs: Float[Tensor, "n ..."],
+        inputs: Shaped[Tensor, "n ..."],
         layers: Layers = None,
         *,
         chunk: int = 500,
@@ -251,7 +251,7 @@ class GuideGrams:
 
         Args:
             guide: a network, called with inputs alone.
-            inputs: all n samples.
+            inputs: all n samples, images or tokens or what it takes.
             layers: which, as for `ActivationTap`; by default all with weights but the last.
             chunk: samples at a time.
             dtype: in which to keep the matrices. They are centred and scaled to a mean diagonal of one, so that half
