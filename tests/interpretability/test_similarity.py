@@ -73,7 +73,24 @@ def test_both_forms_grams_and_the_matrix_agree(debiased, d, e):
     values.append(cka_matrix([x], [y, x], debiased=debiased)[0, 0])
     assert torch.stack(values) == pytest.approx(values[0].expand(len(values)), abs=1e-12)
     assert cka_pairs([x], [y, x], [(0, 1), (0, 0)], debiased=debiased)[1] == pytest.approx(float(values[0]), abs=1e-12)
+    mixed = cka_pairs([x], [flat @ flat.T], [(0, 0)], debiased=debiased, grams=True)
+    assert mixed[0] == pytest.approx(float(values[0]), abs=1e-12)
     assert torch.allclose(cka_matrix([x, y], debiased=debiased).diagonal(), torch.ones(2, dtype=x.dtype))
+
+
+@pytest.mark.parametrize("n", [1, 63, 64, 65, 200, 700])
+def test_gram_matrices_of_any_size_are_the_product(n):
+    x = draw(n, 5).requires_grad_()
+    centred = x - x.mean(0)
+    weight = draw(n, n, seed=1)
+    assert torch.allclose(gram(x), centred @ centred.T, atol=1e-12)
+    one, other = (torch.autograd.grad((k * weight).sum(), x)[0] for k in (gram(x), centred @ centred.T))
+    assert torch.allclose(one, other, atol=1e-10)
+
+
+def test_second_derivatives_are_finite_differences():
+    x, y = draw(6, 3).requires_grad_(), draw(6, 2, seed=1)
+    assert torch.autograd.gradgradcheck(lambda z: linear_cka(z, y, form="gram"), x, atol=1e-6)
 
 
 def test_a_batchs_gram_matrix_is_a_part_of_the_whole_ones():
@@ -190,6 +207,7 @@ REFUSED = {
     "other sizes": (lambda: cka_from_grams(draw(5, 5), draw(6, 6)), "k, l: 5 and 6 samples"),
     "empty list": (lambda: cka_matrix([]), "xs: the list is empty"),
     "no pairs": (lambda: cka_pairs([draw(5, 2)], None, []), "pairs: the list is empty"),
+    "no square": (lambda: cka_pairs([draw(5, 2)], [draw(5, 2)], [(0, 0)], grams=True), r"ys\[0\]: .* \(5, 2\)"),
     "one of a list": (lambda: cka_matrix([draw(5, 2)], [draw(5, 2), draw(4, 2)]), r"xs\[0\], ys\[1\]: 5 and 4"),
     "two for rsa": (lambda: rsa(draw(2, 3), draw(2, 3)), "x: 2 samples .* at least 3"),
     "labels": (lambda: error_consistency(torch.ones(3), torch.ones(3), torch.ones(2)), "predictions, others, labels"),

@@ -16,8 +16,9 @@ in CKA).
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Shaped
@@ -96,6 +97,7 @@ def cka_pairs(
     pairs: Sequence[tuple[int, int]],
     *,
     debiased: bool = False,
+    grams: bool = False,
 ) -> Float[Tensor, " {len(pairs)}"]:
     """`linear_cka` of chosen pairs from two lists; what depends on one activation alone is computed once.
 
@@ -104,6 +106,7 @@ def cka_pairs(
         ys: the other list; None for `xs` again.
         pairs: places (i, j) in the two lists.
         debiased: as for `linear_cka`.
+        grams: `ys` are Gram matrices (n, n), as for `cka_from_grams`, not activations.
 
     Returns:
         One number a pair.
@@ -116,11 +119,19 @@ def cka_pairs(
     for name, given in {**lists, "pairs": pairs}.items():
         if not given:
             raise ValueError(f"{name}: the list is empty; give at least one")
+    if grams:
+        for j, matrix in enumerate(ys or ()):
+            _check_square(f"ys[{j}]", matrix)
     rows = {name: [_rows(f"{name}[{i}]", x) for i, x in enumerate(values)] for name, values in lists.items()}
     _check_samples({f"{name}[{i}]": x for name, values in rows.items() for i, x in enumerate(values)}, debiased)
-    by_gram = _gram_is_cheaper(rows["xs"], rows.get("ys", rows["xs"]))
+    by_gram = grams or _gram_is_cheaper(rows["xs"], rows.get("ys", rows["xs"]))
     alike = iter(_alike(*(x for values in rows.values() for x in values)))
-    sides = {name: [_side(next(alike), by_gram) for _ in values] for name, values in rows.items()}
+    sides = {
+        name: [
+            _centred_side(x) if grams and name == "ys" else _side(x, by_gram) for x in itertools.islice(alike, count)
+        ]
+        for name, count in ((name, len(values)) for name, values in rows.items())
+    }
     ours, theirs = sides["xs"], sides.get("ys", sides["xs"])
     own = [[_hsic(side, side, debiased) for side in group] for group in (ours, theirs)]
     values = [_quotient(_hsic(ours[i], theirs[j], debiased), own[0][i], own[1][j]) for i, j in pairs]
@@ -139,8 +150,7 @@ def gram(x: Float[Tensor, "n ..."]) -> Float[Tensor, "n n"]:
     """
     rows = _rows("x", x)
     with _full_precision(rows):
-        centred = rows - rows.mean(0)
-        return centred @ centred.T
+        return _SelfProduct.apply(rows - rows.mean(0))
 
 
 def cka_from_grams(
@@ -167,8 +177,7 @@ def cka_from_grams(
         TypeError: no tensors of floating point numbers.
     """
     for name, matrix in {"k": k, "l": l}.items():
-        if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
-            raise ValueError(f"{name}: a tensor of shape {tuple(matrix.shape)} was given; a square matrix is accepted")
+        _check_square(name, matrix)
     rows = _alike(_rows("k", k), _rows("l", l))
     _check_samples({"k": rows[0], "l": rows[1]}, debiased)
     return _of_sides(*(_centred_side(row) for row in rows), debiased)
@@ -239,6 +248,31 @@ def error_consistency(
     return (agreement - chance) / (1 - chance) if chance < 1 else float("nan")
 
 
+class _SelfProduct(torch.autograd.Function):
+    """X X^T, of which a processor computes little more than half, and its gradient in one product instead of two."""
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        if x.device.type != "cpu":
+            return x @ x.T
+        n, product = len(x), x.new_empty(len(x), len(x))
+        block = max(64, n // 8)
+        for start in range(0, n, block):
+            end = min(start + block, n)
+            torch.mm(x[start:end], x[start:].T, out=product[start:end, start:])
+            product[end:, start:end] = product[start:end, end:].T
+        return product
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        return (gradient + gradient.T) @ x
+
+
 class _Side(NamedTuple):
     """One representation, centred and scaled so that K has a mean diagonal of one (CKA does not depend on scale)."""
 
@@ -254,7 +288,7 @@ def _side(rows: Tensor, by_gram: bool) -> _Side:
         # What rounding leaves of features that are the same for all samples is taken for the zero it stands for.
         rounding = len(rows) * (8 * torch.finfo(rows.dtype).eps) ** 2 * mean.detach().square().sum()
         if by_gram:
-            return _scaled(centred @ centred.T, rounding)
+            return _scaled(_SelfProduct.apply(centred), rounding)
         squares = centred.square().sum(1)
         scale = _scale(squares, rounding)
         return _Side(None, centred * scale.sqrt(), squares * scale)
@@ -339,6 +373,11 @@ def _check_samples(sides: dict[str, Tensor], debiased: bool, least: int = 2) -> 
     if len(x) < least:
         estimator = "the debiased estimator" if debiased else "this measure"
         raise ValueError(f"{first}: {len(x)} samples were given; {estimator} needs at least {least}")
+
+
+def _check_square(name: str, matrix: Tensor) -> None:
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
+        raise ValueError(f"{name}: a tensor of shape {tuple(matrix.shape)} was given; a square matrix is accepted")
 
 
 def _full_precision(x: Tensor) -> torch.autocast:

@@ -221,7 +221,7 @@ def descend(
     for step in range(1, steps + 1):
         if len(order) < batch:
             order = torch.randperm(examples, generator=generator)
-        index, order = order[:batch].to(device), order[batch:]
+        index, order = order[:batch].sort().values.to(device), order[batch:]  # sorted: reads memory in order
         optimizer.zero_grad()
         loss(index).backward()
         optimizer.step()

@@ -157,13 +157,9 @@ class Guidance:
         if self.similarity is not None:
             return torch.stack([self.similarity(ours[name], theirs[other]) for name, other in self.pairs])
         names, others = (list(dict.fromkeys(side)) for side in zip(*self.pairs))
-        if isinstance(self._guide, _Stored):
-            grams = {name: gram(ours[name]) for name in names}
-            values = [cka_from_grams(grams[a], theirs[b], debiased=self.debiased) for a, b in self.pairs]
-            return torch.stack(values)
         places = [(names.index(name), others.index(other)) for name, other in self.pairs]
         xs, ys = [ours[name] for name in names], [theirs[name] for name in others]
-        return cka_pairs(xs, ys, places, debiased=self.debiased)
+        return cka_pairs(xs, ys, places, debiased=self.debiased, grams=isinstance(self._guide, _Stored))
 
     def _weight_now(self) -> float:
         weight = self.weight(self.step)
@@ -272,16 +268,13 @@ class GuideGrams:
         for name in list(parts[0]):
             rows = torch.cat([part.pop(name).flatten(1) for part in parts])
             rows = rows.float() if torch.finfo(rows.dtype).bits < 32 else rows
-            mean = rows.mean(0)
-            rounding = len(rows) * (8 * torch.finfo(rows.dtype).eps) ** 2 * mean.square().sum()
-            rows -= mean
-            size = rows.square().sum()
+            k = gram(rows)
+            size = k.diagonal().sum()
             if not size.isfinite():
                 raise ValueError(f"guide: the activations of {name!r} are not finite")
-            if size <= rounding:
+            if size <= len(rows) * (8 * torch.finfo(rows.dtype).eps) ** 2 * rows.mean(0).square().sum():
                 raise ValueError(f"guide: the activations of {name!r} are the same for all inputs")
-            rows *= (len(rows) / size).sqrt()
-            grams[name] = _symmetric_product(rows, chunk, dtype)
+            grams[name] = k.mul_(len(rows) / size).to(dtype)
         return cls(grams)
 
     def batch(
@@ -392,14 +385,3 @@ def _argument(name: str) -> Iterator[None]:
         yield
     except ValueError as error:
         raise ValueError(f"{name}: {str(error).removeprefix('layers: ')}") from None
-
-
-def _symmetric_product(rows: Tensor, chunk: int, dtype: torch.dtype) -> Tensor:
-    """X X^T, of which the half above the diagonal is computed."""
-    product = torch.empty(len(rows), len(rows), dtype=dtype, device=rows.device)
-    for start in range(0, len(rows), chunk):
-        here = slice(start, start + chunk)
-        part = (rows[here] @ rows[start:].T).to(dtype)
-        product[here, start:] = part
-        product[start:, here] = part.T
-    return product
