@@ -283,7 +283,7 @@ class GuideGrams:
         """The Gram matrices of some of the samples.
 
         Args:
-            index: which, as whole numbers from 0 to n - 1.
+            index: which, as whole numbers from 0 to n - 1, on the matrices' device.
             layers: of which layers; None for all.
         """
         columns = index.expand(len(index), -1)
