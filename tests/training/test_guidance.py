@@ -300,6 +300,7 @@ def test_three_lines_under_distributed_data_parallel(tmp_path):
 def test_bad_arguments_are_refused_before_training(model, guide, make, error, message):
     with pytest.raises(error, match=message):
         make(model, guide)
+    assert not any(module._forward_hooks for network in (model, guide) for module in network.modules())
 
 
 @pytest.mark.parametrize(

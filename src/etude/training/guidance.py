@@ -106,10 +106,14 @@ class Guidance:
         self._examined = False
         self._weight_now()
         wanted = [list(dict.fromkeys(names)) or None for names in zip(*self.pairs)] or [None, None]
-        with _argument("pairs, target"):
-            self._tap = ActivationTap(target, wanted[0], only_with_grad=True)
         with _argument("pairs, guide"):
             self._guide = _Stored(guide, wanted[1]) if isinstance(guide, GuideGrams) else _Frozen(guide, wanted[1])
+        try:
+            with _argument("pairs, target"):
+                self._tap = ActivationTap(target, wanted[0], only_with_grad=True)
+        except (TypeError, ValueError):
+            self._guide.remove()  # what is refused leaves no trace
+            raise
         self._prepare()
 
     def __call__(self, *inputs: Any, **keywords: Any) -> Float[Tensor, ""]:
