@@ -1,17 +1,22 @@
 """Architectures and initialisations."""
 
+from etude.nn.activations import ActivationTap, activations
 from etude.nn.convolutional import conv_n, convolutional
 from etude.nn.initialization import glorot_initialise_, glorot_normal_
 from etude.nn.mlp import lenet_300_100
 from etude.nn.recurrent import GatedLinearRecurrence, Recurrent, linear_recurrence
+from etude.nn.residual import ResidualNetwork
 from etude.nn.transformer import Attention, Block, Transformer, attention_mask, rotate, sinusoidal_positions
 
 __all__ = [
+    "ActivationTap",
     "Attention",
     "Block",
     "GatedLinearRecurrence",
     "Recurrent",
+    "ResidualNetwork",
     "Transformer",
+    "activations",
     "attention_mask",
     "conv_n",
     "convolutional",
