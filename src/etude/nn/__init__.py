@@ -2,6 +2,7 @@
 
 from etude.nn.convolutional import conv_n, convolutional
 from etude.nn.initialization import glorot_initialise_, glorot_normal_
+from etude.nn.memory import MemoryNetwork, position_encoding
 from etude.nn.mlp import lenet_300_100
 from etude.nn.recurrent import GatedLinearRecurrence, Recurrent, linear_recurrence
 from etude.nn.transformer import Attention, Block, Transformer, attention_mask, rotate, sinusoidal_positions
@@ -10,6 +11,7 @@ __all__ = [
     "Attention",
     "Block",
     "GatedLinearRecurrence",
+    "MemoryNetwork",
     "Recurrent",
     "Transformer",
     "attention_mask",
@@ -19,6 +21,7 @@ __all__ = [
     "glorot_normal_",
     "lenet_300_100",
     "linear_recurrence",
+    "position_encoding",
     "rotate",
     "sinusoidal_positions",
 ]
