@@ -64,7 +64,7 @@ def test_networks_trained_as_one_are_what_they_are_alone():
     variances, seeds, steps = [PowerDecay(0.01, 0.55), Constant(0.0)], [3, 4], 3
     models = [network([6, 5, 5, 3], None, torch.Generator().manual_seed(n)) for n in range(2)]
     together = Networks(models, lambda step: 0.1 / (1 + step), variances, 0.5, seeds)
-    counted = list(together.learn([x], y, steps, batches(y, 7, 2, torch.Generator().manual_seed(0), own=True)))
+    counted = list(together.learn([x], y, steps, batches(y, 7, torch.Generator().manual_seed(0), networks=2)))
     assert counted == [0, 1, 2, 3]
     for place in range(2):
         alone = network([6, 5, 5, 3], None, torch.Generator().manual_seed(place))
@@ -82,12 +82,14 @@ def test_networks_trained_as_one_are_what_they_are_alone():
         assert together.accuracy([x], y)[place] == pytest.approx(float(accuracy))
 
 
-def test_batches_are_shared_or_not():
-    labels = torch.zeros(100)
-    shared = batches(labels, 8, 3, torch.Generator().manual_seed(0), own=False)()
-    assert torch.equal(shared[0], shared[2])
-    own = batches(labels, 8, 3, torch.Generator().manual_seed(0), own=True)()
-    assert not torch.equal(own[0], own[2])
+def test_networks_that_share_their_batches_learn_alike():
+    x, y = torch.randn(30, 6), torch.randint(3, (30,))
+    models = [network([6, 5, 3], None, torch.Generator().manual_seed(0)) for _ in range(2)]
+    shared = Networks(models, Constant(0.1), [Constant(0.0)] * 2, 1.0, [0, 0])
+    for _ in shared.learn([x], y, 3, batches(y, 7, torch.Generator().manual_seed(0))):
+        pass
+    for value in shared.parameters.values():
+        torch.testing.assert_close(value[0], value[1])
 
 
 def test_where_a_run_takes_off():

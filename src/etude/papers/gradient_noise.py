@@ -79,13 +79,13 @@ class Protocol(Config):
     """Norm to which the gradient is scaled down before noise is added."""
     eta: float = 0.01
     """Variance of the noise at the first step."""
-    simple_steps: int = 12_000
+    simple_steps: int = 8_000
     """Steps from Simple Init."""
     walk: int = 5_000
     """Steps of noise whose random walk the larger initial weights have."""
-    he_steps: int = 8_000
+    he_steps: int = 6_000
     """Steps from the initialisation of He et al."""
-    zero_steps: int = 40_000
+    zero_steps: int = 30_000
     """Steps from zero weights."""
     zero_runs: int = 6
     """Runs from zero weights."""
@@ -95,6 +95,8 @@ class Protocol(Config):
     """Stories a memory network learns from, and as many to validate it."""
     epochs: int = 60
     """Passes over the stories."""
+    seeds: int = 6
+    """Seeds of all but the runs from zero weights."""
 
 
 GAMMA, BATCH = 0.55, 100
@@ -127,7 +129,7 @@ study = Study(
             seeds=2,
         ),
         "laptop": Protocol(),
-        "extended": Protocol(seeds=10, zero_runs=10),
+        "extended": Protocol(simple_steps=12_000, he_steps=8_000, zero_steps=40_000, zero_runs=10, seeds=10),
         "paper": Protocol(
             data="mnist", simple_steps=60_000, he_steps=60_000, zero_steps=60_000, zero_runs=40, seeds=40
         ),
@@ -174,17 +176,21 @@ class Networks:
         self.sgd = torch.optim.SGD(self.parameters.values(), lr=rate(0), foreach=True)
         self.noise = GradientNoise(self.sgd, list(variances), clip_norm=clip_norm, seed=list(seeds))
 
+    def all(self, values: Tensor) -> Tensor:
+        """(networks, ...) from the same, or from (1, ...) that all share."""
+        return values.expand(self.count, *values.shape[1:])
+
     def learn(
         self, inputs: Sequence[Tensor], labels: Tensor, steps: int, draw: Callable[[], Tensor], *, summed: bool = False
     ) -> Iterator[int]:
-        """Steps on batches drawn as (networks, batch) indices; before each and at the end, the number of those made.
+        """Steps on batches drawn as indices, (networks, batch) or (1, batch); yields how many are made, from 0 on.
 
         The gradients of the coming step's batch are there then: sums over its examples, or means.
         """
         for step in range(steps + 1):
             index = draw()
-            logits = self.forward(*(values[index] for values in inputs))
-            loss = cross_entropy(logits.flatten(0, 1), labels[index].flatten(), reduction="sum")
+            logits = self.forward(*(self.all(values[index]) for values in inputs))
+            loss = cross_entropy(logits.flatten(0, 1), self.all(labels[index]).flatten(), reduction="sum")
             self.sgd.zero_grad()
             (loss if summed else loss / index.shape[1]).backward()
             yield step
@@ -196,20 +202,13 @@ class Networks:
     @torch.no_grad()
     def accuracy(self, inputs: Sequence[Tensor], labels: Tensor) -> Tensor:
         """Fraction of right answers of each network."""
-        logits = self.forward(*(values.expand(self.count, *values.shape) for values in inputs))
+        logits = self.forward(*(self.all(values[None]) for values in inputs))
         return (logits.argmax(2) == labels).double().mean(1)
 
 
-def batches(
-    labels: Tensor, batch: int, networks: int, generator: torch.Generator, *, own: bool
-) -> Callable[[], Tensor]:
-    """Draws indices with replacement, (networks, batch): the same for all networks, or each its own."""
-
-    def draw() -> Tensor:
-        index = torch.randint(len(labels), (networks if own else 1, batch), generator=generator)
-        return index.expand(networks, -1).to(labels.device)
-
-    return draw
+def batches(labels: Tensor, batch: int, generator: torch.Generator, *, networks: int = 1) -> Callable[[], Tensor]:
+    """Draws indices with replacement, (networks, batch): with one row for all networks, or one for each."""
+    return lambda: torch.randint(len(labels), (networks, batch), generator=generator).to(labels.device)
 
 
 class Arm(NamedTuple):
@@ -239,7 +238,7 @@ def follow(
     lab: Lab, config: Protocol, networks: Networks, data: ImageData, steps: int, *, own: bool
 ) -> Iterator[dict[str, Tensor]]:
     """Train on the images; at each evaluation what there is to know, a number for each network."""
-    draw = batches(data.train.y, BATCH, networks.count, lab.generator("examples"), own=own)
+    draw = batches(data.train.y, BATCH, lab.generator("examples"), networks=networks.count if own else 1)
     hidden = [f"{2 * layer}.weight" for layer in range(1, config.layers)]
     middle = list(networks.parameters).index(hidden[len(hidden) // 2])
     for step in lab.track(networks.learn([data.train.x], data.train.y, steps, draw), "steps"):
@@ -294,7 +293,7 @@ def zero_without_noise(lab: Lab, config: Protocol) -> None:
     data = images(config.data).flat().to(lab.device)
     models = [network(widths(config, data), 0.0, lab.generator("weights")).to(lab.device)]
     networks = Networks(models, Constant(config.learning_rate), [Constant(0.0)], config.clip_norm, [0])
-    draw = batches(data.train.y, BATCH, 1, lab.generator("examples"), own=False)
+    draw = batches(data.train.y, BATCH, lab.generator("examples"))
     for _ in networks.learn([data.train.x], data.train.y, 200, draw):
         pass
     *others, _output_bias = networks.parameters.values()
@@ -364,7 +363,7 @@ def stories(lab: Lab, config: Protocol) -> None:
     epoch = -(-config.stories // STORY_BATCH)
     variances, seeds = [PowerDecay(STORY_ETA, GAMMA), Constant(0.0)], [lab.generator("noise").initial_seed()] * 2
     networks = Networks(models, lambda step: STORY_RATE * 0.5 ** (step // (25 * epoch)), variances, STORY_CLIP, seeds)
-    draw = batches(answers, STORY_BATCH, 2, lab.generator("examples"), own=False)
+    draw = batches(answers, STORY_BATCH, lab.generator("examples"))
     steps = networks.learn(learnt, answers, config.epochs * epoch, draw, summed=True)
     for step in lab.track(steps, "steps"):
         if step % epoch == 0:
