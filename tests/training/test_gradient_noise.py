@@ -383,6 +383,9 @@ def test_the_state_is_one_of_as_many_networks():
     for state in ({"step": 1}, {"step": 1, "generators": [torch.Generator().get_state()]}):
         with pytest.raises(ValueError, match="2 seeds"):
             noise.load_state_dict(state)
+    for step in (-1, 1.5, True):
+        with pytest.raises(ValueError, match=f"state: its step is {step}"):
+            noise.load_state_dict({"step": step, "generators": []})
 
 
 # ---- stacked networks ----------------------------------------------------------------------------------------------

@@ -139,7 +139,9 @@ class GradientNoise:
         keys, count = {"step", "generators"}, len(self._seeds)
         if set(state) != keys or len(state["generators"]) % count:
             raise ValueError(f"state: give the state_dict() of a GradientNoise with {count} seed{'s'[: count - 1]}")
-        self.step = int(state["step"])
+        if isinstance(state["step"], bool) or not isinstance(state["step"], int) or state["step"] < 0:
+            raise ValueError(f"state: its step is {state['step']!r}; a whole number of at least 0 is accepted")
+        self.step = state["step"]
         self._generators, self._saved = {}, [value.cpu().clone() for value in state["generators"]]
 
     @torch.no_grad()
@@ -195,12 +197,10 @@ class GradientNoise:
 
     def _found(self, optimizer: Optimizer) -> list[tuple[Tensor, float]]:
         """The parameters that have a gradient, each with the factor of its noise."""
-        found = [
-            (parameter, _check_scale(group))
-            for group in optimizer.param_groups
-            for parameter in group["params"]
-            if parameter.grad is not None
-        ]
+        found: list[tuple[Tensor, float]] = []
+        for group in optimizer.param_groups:
+            scale = _check_scale(group)
+            found += [(parameter, scale) for parameter in group["params"] if parameter.grad is not None]
         if not found:
             raise RuntimeError("no parameter has a gradient: call backward() before the optimizer's step()")
         for parameter, _ in found:
