@@ -44,9 +44,10 @@ class GradientNoise:
 
     Noise comes once a step, however many backward passes were accumulated; after `torch.amp.GradScaler` has taken out
     its scale; inside a closure's evaluation where the step is given one. It is drawn on the gradients' device, in
-    single precision for half-precision gradients, into a buffer of the parameters' size. Under distributed data
-    parallel every process draws the same noise from the same seed, so the copies stay equal; processes that hold
-    different parts of the parameters need different seeds.
+    single precision for half-precision gradients, into a buffer of the parameters' size. With Lightning Fabric give
+    the optimizer before or after ``fabric.setup``. Under ``DistributedDataParallel`` every process draws the same
+    noise from the same seed, so the copies stay equal; processes that hold different parts of the parameters need
+    different seeds.
 
     A parameter group may have a number ``"noise_scale"``, at least 0, that multiplies its standard deviation.
 
