@@ -3,6 +3,7 @@
 from etude.nn.activations import ActivationTap, activations
 from etude.nn.convolutional import conv_n, convolutional
 from etude.nn.initialization import glorot_initialise_, glorot_normal_
+from etude.nn.memory import MemoryNetwork, position_encoding
 from etude.nn.mlp import lenet_300_100
 from etude.nn.recurrent import GatedLinearRecurrence, Recurrent, linear_recurrence
 from etude.nn.residual import ResidualNetwork
@@ -13,6 +14,7 @@ __all__ = [
     "Attention",
     "Block",
     "GatedLinearRecurrence",
+    "MemoryNetwork",
     "Recurrent",
     "ResidualNetwork",
     "Transformer",
@@ -24,6 +26,7 @@ __all__ = [
     "glorot_normal_",
     "lenet_300_100",
     "linear_recurrence",
+    "position_encoding",
     "rotate",
     "sinusoidal_positions",
 ]
