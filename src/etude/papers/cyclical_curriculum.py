@@ -279,7 +279,7 @@ def draws(lab: Lab, config: Protocol) -> None:
         cells = np.minimum(np.arange(len(order)), max((expected >= 5).sum() - 1, 0))
         pooled = [np.bincount(cells, weights=values[order]) for values in (counts, expected)]
         included = [np.bincount(orders.ravel(), weights=values.repeat(3)) for values in (counts, expected)]
-        error = np.sqrt(included[1] * (1 - included[1] / config.draws))
+        error = np.sqrt(included[1] * (1 - included[1] / config.draws).clip(0))
         common = error**2 >= 5
         lab.record(
             decades=decades,
