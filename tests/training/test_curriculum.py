@@ -16,8 +16,7 @@ from jaxtyping import TypeCheckError, jaxtyped
 from lightning_fabric import Fabric
 from scipy import stats
 from torch import nn
-from torch.utils.data import DataLoader, SequentialSampler, TensorDataset
-from torch.utils.data import DistributedSampler as TorchDistributedSampler
+from torch.utils.data import DataLoader, TensorDataset
 
 from distributed import run_distributed
 from etude.training import (
@@ -127,12 +126,9 @@ def test_one_way_and_constant_sizes():
         ({"end": True}, "end"),
         ({"multiplier": 1}, "multiplier"),
         ({"multiplier": 0.0}, "multiplier"),
-        ({"repeats": 0}, "repeats"),
     ],
 )
 def test_sizes_refuse(make, bad, name):
-    if name == "repeats" and make is cycle_sizes:
-        pytest.skip("a cycle has none")
     with pytest.raises(ValueError, match=f"^{name}="):
         make(**{"budget": 2, **bad})
 
@@ -144,6 +140,9 @@ def test_sizes_refuse_ends_in_the_wrong_order():
         shrinking_sizes(2, 0.3, 0.5)
     with pytest.raises(ValueError, match=r"^size=0"):
         constant_sizes(2, 0)
+    for make in (growing_sizes, shrinking_sizes):
+        with pytest.raises(ValueError, match=r"^repeats=0"):
+            make(2, repeats=0)
 
 
 # ---- scores --------------------------------------------------------------------------------------------------------
@@ -558,12 +557,6 @@ def test_three_lines_under_distributed_data_parallel(tmp_path):
             if shown == len(alone):  # an even number: the same draw as one process makes
                 assert {*first, *second} == set(alone)
     assert one["plain"] == one["fabric"]
-
-
-def test_a_sampler_that_others_would_replace():
-    """Why it is a DistributedSampler: anything else is replaced under distributed Fabric."""
-    assert issubclass(CurriculumSampler, TorchDistributedSampler)
-    assert not issubclass(SequentialSampler, TorchDistributedSampler)
 
 
 # ---- what alternation does -----------------------------------------------------------------------------------------

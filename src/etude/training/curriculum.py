@@ -361,14 +361,14 @@ def _power(losses: Numbers, floor: float, temperature: float, sign: int) -> Tens
     return _checked("losses", losses).clamp(min=floor) ** (sign / temperature)
 
 
-def _scores(scores: Numbers) -> Tensor:
+def _scores(scores: Tensor | np.ndarray) -> Tensor:
     found = _checked("scores", scores)
     if not (found > 0).any():
         raise ValueError("scores: all are zero, and nothing could be drawn")
     return found
 
 
-def _checked(name: str, values: Numbers) -> Tensor:
+def _checked(name: str, values: Tensor | np.ndarray) -> Tensor:
     """The values in double precision."""
     if not isinstance(values, (Tensor, np.ndarray)):
         raise TypeError(f"{name}: a {type(values).__name__} was given; a tensor or array of numbers is accepted")
