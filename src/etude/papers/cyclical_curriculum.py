@@ -113,6 +113,7 @@ ARMS: dict[str, tuple[Callable[..., Tensor], Callable[..., tuple[float, ...]]]] 
     "ordinary, twice as long": (random_scores, constant_sizes),
 }
 BATCH = 128
+CHUNK = 100  # images evaluated at a time: their features stay in the cache, which more than doubles the speed
 SMALLER = "4,000 images of CIFAR-10 as JPEG for 18 epochs, and selection by validation"
 
 study = Study(
@@ -197,7 +198,7 @@ def learn(
     while passed < len(points):
         batches = sampler.indices().to(train[1].device).split(BATCH)
         for number, index in enumerate(batches, 1):
-            loss = functional.cross_entropy(model(train[0].index_select(0, index)), train[1].index_select(0, index))
+            loss = functional.cross_entropy(model(train[0][index]), train[1][index])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -205,8 +206,8 @@ def learn(
             end, point = number == len(batches), seen >= points[passed]
             if not (point or (audit and end)):
                 continue
-            accuracy = evaluate(model, validation, chunk=250)[1]
-            tested = evaluate(model, test, chunk=250)[1] if audit or accuracy > best else math.nan
+            accuracy = evaluate(model, validation, chunk=CHUNK)[1]
+            tested = evaluate(model, test, chunk=CHUNK)[1] if audit or accuracy > best else math.nan
             rows.append({"seen": seen, "point": point, "end": end, "validation": accuracy, "accuracy": tested})
             if point:
                 passed, best = passed + 1, max(best, accuracy)
@@ -235,7 +236,7 @@ def train(lab: Lab, config: Protocol, *, labels: Literal["right", "noisy"]) -> N
         audit = not noisy and arm in ("ordinary", "easy cycle")
         curve = learn(model, data, sampler, points, config.learning_rate, audit)
         if arm == "ordinary":
-            batches = zip(data.train.x.split(250), data.train.y.split(250))
+            batches = zip(data.train.x.split(CHUNK), data.train.y.split(CHUNK))
             losses = per_sample_loss(model, batches)
         sampler.set_epoch(0)
         first = sampler.indices().to(truth.device)
