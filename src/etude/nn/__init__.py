@@ -1,5 +1,6 @@
 """Architectures and initialisations."""
 
+from etude.nn.audio import LogMel, StreamingConvNet, mel_filters
 from etude.nn.convolutional import conv_n, convolutional
 from etude.nn.initialization import glorot_initialise_, glorot_normal_
 from etude.nn.mlp import lenet_300_100
@@ -10,7 +11,9 @@ __all__ = [
     "Attention",
     "Block",
     "GatedLinearRecurrence",
+    "LogMel",
     "Recurrent",
+    "StreamingConvNet",
     "Transformer",
     "attention_mask",
     "conv_n",
@@ -19,6 +22,7 @@ __all__ = [
     "glorot_normal_",
     "lenet_300_100",
     "linear_recurrence",
+    "mel_filters",
     "rotate",
     "sinusoidal_positions",
 ]
