@@ -85,3 +85,12 @@ def test_an_output_frame_sees_what_is_promised_and_no_more(ahead):
 def test_a_window_that_lies_ahead_altogether_is_refused():
     with pytest.raises(ValueError, match=r"^ahead=7"):
         StreamingConvNet(40, 11, ahead=7)
+
+
+def test_inputs_are_standardised_by_what_was_given():
+    model = StreamingConvNet(6, 5, width=8, blocks=1)
+    x = torch.randn(1, 40, 6)
+    expected = model(x)
+    model.standardise_by(torch.randn(1000, 6) * 3 + 7)
+    assert torch.allclose(model(x * model.deviation + model.mean), expected, atol=1e-5)
+    assert {"mean", "deviation"} <= model.state_dict().keys()

@@ -59,6 +59,13 @@ def test_the_delay_penalty_prefers_early_alignments():
     assert slopes[1] < -0.01
 
 
+def test_a_great_delay_penalty_over_many_frames_is_finite():
+    raw = torch.randn(300, 2, 4, generator=torch.Generator().manual_seed(1), requires_grad=True)
+    loss = delay_penalised_ctc_loss(log_softmax(raw, -1), ARGS[0], [300, 200], [2, 1], weight=3.0)
+    (gradient,) = torch.autograd.grad(loss, raw)
+    assert gradient.isfinite().all()
+
+
 def test_the_delay_penalty_for_another_blank():
     given = log_probs(5, 1, 3)
     swapped = delay_penalised_ctc_loss(given[..., [2, 1, 0]], torch.tensor([[1, 0]]), [5], [2], weight=0.3, blank=2)

@@ -117,6 +117,7 @@ class StreamingConvNet(nn.Module):
     Two causal convolutions halve the frame rate each; residual blocks of layer normalisation, convolution and ReLU
     follow, each of which sees `ahead` frames of the lower rate to the right; a linear layer gives log-probabilities. An
     output frame covers four input frames, and depends on none later than its own last one plus ``4 * blocks * ahead``.
+    Inputs are standardised by ``mean`` and ``deviation``, which `standardise_by` sets and the state dictionary holds.
 
     Args:
         features: input features a frame.
@@ -130,6 +131,9 @@ class StreamingConvNet(nn.Module):
     Raises:
         ValueError: `ahead` is not in 0 to ``kernel - 1``.
     """
+
+    mean: Tensor
+    deviation: Tensor
 
     def __init__(
         self,
@@ -145,6 +149,8 @@ class StreamingConvNet(nn.Module):
         super().__init__()
         if not 0 <= ahead < kernel:
             raise ValueError(f"ahead={ahead!r}: give a number of frames from 0 to {kernel - 1}")
+        self.register_buffer("mean", torch.zeros(features))
+        self.register_buffer("deviation", torch.ones(features))
         self.context = (kernel - 1 - ahead, ahead)
         self.halvings = nn.ModuleList([nn.Conv1d(features, width, 4, stride=2), nn.Conv1d(width, width, 4, stride=2)])
         self.convolutions = nn.ModuleList(nn.Conv1d(width, width, kernel) for _ in range(blocks))
@@ -153,6 +159,14 @@ class StreamingConvNet(nn.Module):
         for layer in [*self.halvings, *self.convolutions, self.output]:
             glorot_normal_(layer.weight, generator)
             nn.init.zeros_(layer.bias)
+
+    def standardise_by(self, frames: Float[Tensor, "frames features"]) -> None:
+        """Shift and scale inputs so that these have mean 0 and variance 1 in each feature.
+
+        Args:
+            frames: of training utterances, without what is behind their ends.
+        """
+        self.deviation, self.mean = torch.std_mean(frames, 0)
 
     def forward(self, x: Float[Tensor, "batch frames features"]) -> Float[Tensor, "quarter batch outputs"]:
         """Log-probabilities, laid out as `torch.nn.functional.ctc_loss` takes them.
@@ -163,7 +177,7 @@ class StreamingConvNet(nn.Module):
         Returns:
             (T // 4, B, outputs).
         """
-        x = x.transpose(1, 2)
+        x = ((x - self.mean) / self.deviation).transpose(1, 2)
         for halving in self.halvings:
             x = halving(nn.functional.pad(x, (2, 0))).relu()
         for convolution, norm in zip(self.convolutions, self.norms):

@@ -60,10 +60,14 @@ def delay_penalised_ctc_loss(
     position = torch.arange(frames, device=log_probs.device)[:, None]
     restarts = log_probs[..., blank].detach() >= math.log(boundary)
     bonus = weight * (position - torch.where(restarts, position, 0).cummax(0).values)
-    raised = log_probs + bonus[..., None] * (torch.arange(vocabulary, device=log_probs.device) == blank)
-    loss = nn.functional.ctc_loss(raised, targets, lengths, counts, blank=blank, reduction="none")
-    # torch's gradient has an extra exp(raised), which only a softmax of the same numbers would remove; here it stays.
-    extra = raised.exp().masked_fill((position >= lengths)[..., None], 0).sum((0, 2))
+    # Lowering all other labels and taking the difference off the loss is the same, and nothing can overflow.
+    others = torch.arange(vocabulary, device=log_probs.device) != blank
+    lowered = log_probs - bonus[..., None] * others
+    loss = nn.functional.ctc_loss(lowered, targets, lengths, counts, blank=blank, reduction="none")
+    beyond = position >= lengths
+    loss = loss - bonus.masked_fill(beyond, 0).sum(0)
+    # torch's gradient has an extra exp(lowered), which only a softmax of the same numbers would remove; here it stays.
+    extra = lowered.exp().masked_fill(beyond[..., None], 0).sum((0, 2))
     return ((loss - (extra - extra.detach())) / counts.clamp(min=1)).mean()
 
 
