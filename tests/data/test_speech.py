@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from etude.data import SpokenDigits, available, connected_digits, spoken_digits
+from etude.data import SpokenDigits, available, connected_digits, dial_tones, spoken_digits
 from etude.data.speech import LOUDNESS, TAKES, _decode
 from etude.errors import MissingData
 
@@ -132,3 +132,15 @@ def test_the_recordings_are_those_of_the_set():
     assert recordings.rate == 8000
     assert int(recordings.lengths.sum()) == len(recordings.samples)
     assert recordings.samples.isfinite().all()
+
+
+def test_dial_tones_are_two_tones_of_known_frequency_in_the_layout_of_the_recordings():
+    tones = dial_tones()
+    assert tones.starts.shape == tones.lengths.shape == (6, 10, 50)
+    assert int((tones.starts + tones.lengths).max()) == len(tones.samples)
+    start, length = int(tones.starts[5, 0, 49]), int(tones.lengths[5, 0, 49])
+    wave = tones.samples[start : start + length] * torch.hann_window(length)
+    power = torch.fft.rfft(wave, 80_000).abs()  # a bin each 0.1 Hz
+    peaks = [int(power[lowest : lowest + 3000].argmax()) + lowest for lowest in (8_000, 12_000)]
+    assert peaks == pytest.approx([10 * 941 * 1.015, 10 * 1336 * 1.015], abs=15)
+    assert float(tones.samples.square().mean().sqrt()) == pytest.approx(LOUDNESS, rel=0.01)

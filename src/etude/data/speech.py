@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+LOW_TONES = (941.0, 697.0, 697.0, 697.0, 770.0, 770.0, 770.0, 852.0, 852.0, 852.0)
+HIGH_TONES = (1336.0, 1209.0, 1336.0, 1477.0, 1209.0, 1336.0, 1477.0, 1209.0, 1336.0, 1477.0)
+"""The tones of a key in Hz (recommendation ITU-T Q.23)."""
 TAKES = {"test": range(5), "validation": range(5, 10), "train": range(10, 50)}
 """Takes 0 to 4 of every speaker and digit are the set's customary test part."""
 
@@ -99,6 +102,29 @@ def spoken_digits() -> SpokenDigits:
         rate,
         speakers,
     )
+
+
+@lru_cache(maxsize=1)
+def dial_tones() -> SpokenDigits:
+    """A made-up stand-in for recordings: the two tones of a telephone's keys, of 6 "speakers" at 50 takes of 10 digits.
+
+    A speaker is a deviation of both tones of up to 1.5 %, a take a length of 0.1 to 0.3 seconds and a phase of each
+    tone. Like `spoken_digits` in everything else. Treat the tensors as constants: they are made once.
+    """
+    import torch
+
+    draws, rate, shape = torch.Generator().manual_seed(0), 8_000, (6, 10, 50)
+    low, high = (torch.tensor(tones) for tones in (LOW_TONES, HIGH_TONES))
+    tones = torch.stack([low, high]) * (1 + torch.linspace(-0.015, 0.015, shape[0])[:, None, None])
+    lengths = torch.randint(rate // 10, 3 * rate // 10, shape, generator=draws)
+    phases = 2 * torch.pi * torch.rand(2, *shape, generator=draws)
+    starts = lengths.flatten().cumsum(0) - lengths.flatten()
+    which = torch.repeat_interleave(lengths.flatten())
+    time = (torch.arange(len(which)) - starts[which]) / rate
+    frequencies = tones.movedim(1, 0)[..., None].expand(2, *shape).flatten(1)
+    waves = [(2 * torch.pi * f[which] * time + p[which]).sin() for f, p in zip(frequencies, phases.flatten(1))]
+    names = tuple(f"speaker {number}" for number in range(shape[0]))
+    return SpokenDigits(LOUDNESS * (waves[0] + waves[1]), starts.view(shape), lengths, rate, names)
 
 
 def connected_digits(

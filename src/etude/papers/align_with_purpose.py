@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 
 import pandas as pd
@@ -29,9 +28,9 @@ from scipy.stats import chisquare
 from torch import Tensor
 from torch.nn.functional import ctc_loss, log_softmax
 
-from etude.data import connected_digits, spoken_digits
-from etude.data.speech import DIGITS, TAKES
-from etude.nn import LogMel, StreamingConvNet
+from etude.data import dial_tones, spoken_digits
+from etude.data.speech import TAKES
+from etude.nn import StreamingConvNet
 from etude.study import (
     Axes,
     Config,
@@ -42,7 +41,6 @@ from etude.study import (
     Reference,
     Rule,
     Study,
-    Table,
     all_of,
     exact,
     grid,
@@ -54,79 +52,43 @@ from etude.training import (
     EarlierEmission,
     FewerWordErrors,
     LaterEmission,
+    SpeechCorpus,
     alignment_scores,
     collapse_alignments,
     collapses_to,
-    ctc_beam_search,
-    ctc_greedy_search,
     delay_penalised_ctc_loss,
-    emission_delays,
+    digit_corpus,
+    fit_ctc,
     labels_to_text,
     peak_first_loss,
     sample_alignments,
     text_error_rate,
     trim_tail,
-    viterbi_align,
 )
 
 State = dict[str, Tensor]
-FRAME = 40.0  # milliseconds of an output frame: four feature frames of 10 ms
-BATCH = 16
-LETTERS = (" ", *sorted(set("".join(DIGITS))))
 
 
-@dataclass(frozen=True, eq=False)
-class Corpus:
-    """Utterances as a network sees them.
-
-    Attributes:
-        features: log-mel, (n, T, 40).
-        frames: output frames of each, (n,).
-        labels: what is said, from 1, padded with 0, (n, S).
-        counts: labels of each, (n,).
-        begins: when each label's sound begins, in ms, (n, S); None where that is unknown.
-        ends: when it ends.
-        symbols: the text of each label; label 0 is the blank.
-    """
-
-    features: Tensor
-    frames: Tensor
-    labels: Tensor
-    counts: Tensor
-    begins: Tensor | None
-    ends: Tensor | None
-    symbols: tuple[str, ...]
+def digits(
+    part: str, n: int, *, spelled: bool, snr: float, speaker: int, generator: torch.Generator, made_up: bool = False
+) -> SpeechCorpus:
+    """Connected digits of all speakers but one, or (part "new speaker") of that one."""
+    recordings = dial_tones() if made_up else spoken_digits()
+    who = [number for number in range(len(recordings.speakers)) if (number == speaker) == (part == "new speaker")]
+    takes = TAKES.get(part, TAKES["test"])
+    return digit_corpus(recordings, n, takes=takes, speakers=who, generator=generator, snr=snr, spelled=spelled)
 
 
-def digits(part: str, n: int, *, spelled: bool, snr: float, held_out: int, seed: int) -> Corpus:
-    """Connected digits, a label a digit or a letter, of all speakers but one, or (part "new speaker") of that one."""
-    recordings = spoken_digits()
-    made = connected_digits(
-        recordings,
-        n,
-        takes=TAKES.get(part, TAKES["test"]),
-        generator=torch.Generator().manual_seed(seed + len(part)),
-        speakers=[who for who in range(len(recordings.speakers)) if (who == held_out) == (part == "new speaker")],
-        snr=snr,
-    )
-    log_mel = LogMel(recordings.rate)
-    features = torch.cat([log_mel(waveforms) for waveforms in made.waveforms.split(50)])
-    frames = log_mel.frames(made.samples) // 4
-    if not spelled:
-        symbols = ("", *(f" {digit}" for digit in range(10)))
-        return Corpus(features, frames, made.digits + 1, made.counts, 1000 * made.begins, 1000 * made.ends, symbols)
-    texts = [" ".join(DIGITS[digit] for digit in row if digit >= 0) for row in made.digits.tolist()]
-    labels = [torch.tensor([LETTERS.index(letter) + 1 for letter in text]) for text in texts]
-    counts, padded = torch.tensor([*map(len, texts)]), torch.nn.utils.rnn.pad_sequence(labels, batch_first=True)
-    return Corpus(features, frames, padded, counts, None, None, ("", *LETTERS))
+tones = partial(digits, made_up=True)
+"""The same of a telephone's dial tones: no claim is judged with them."""
 
 
 class Protocol(Config):
     """What is learned for how long, and how strongly the preference counts."""
 
     seeds: int = 8
-    corpus: Reference[Callable[..., Corpus]] = Reference("etude.papers.align_with_purpose:digits")
-    """Makes utterances: ``(part, n, *, spelled, snr, held_out, seed) -> Corpus``."""
+    corpus: Reference[Callable[..., SpeechCorpus]] = Reference("etude.papers.align_with_purpose:digits")
+    """Makes utterances: ``(part, n, *, spelled, snr, speaker, generator) -> SpeechCorpus``."""
     utterances: int = 800
     """Training utterances."""
     test_utterances: int = 400
@@ -179,6 +141,7 @@ study = Study(
     extras=("speech",),
     presets={
         "smoke": Protocol(
+            corpus=Reference("etude.papers.align_with_purpose:tones"),
             utterances=32,
             test_utterances=8,
             spelled_test_utterances=8,
@@ -188,8 +151,8 @@ study = Study(
             width=16,
             blocks=1,
             rivals=("peak first", "delay penalty", "trim tail"),
-            paths=2_000,
-            seeds=3,
+            paths=1_000,
+            seeds=2,
         ),
         "laptop": Protocol(),
         "extended": Protocol(
@@ -202,119 +165,94 @@ study = Study(
 
 def objective(arm: str, strength: float, labels: int, draws: torch.Generator) -> Callable[..., Tensor]:
     """The loss of an arm."""
-    if arm == "delay penalty":
-        return partial(delay_penalised_ctc_loss, weight=strength)
+    rules = {"earlier": EarlierEmission, "later": LaterEmission, "words": partial(FewerWordErrors, space=1)}
+    if arm in rules:
+        rule, keeps = rules[arm](generator=draws), arm != "words"
+        purpose = AlignWithPurpose(rule, labels, weight=strength, preserves_text=keeps, generator=draws)
+        return lambda *batch: ctc_loss(*batch) + purpose(*batch)
     if arm == "peak first":
         return lambda *batch: ctc_loss(*batch) + strength * peak_first_loss(batch[0], batch[2])
-    if arm in ("ctc", "trim tail"):
-        return ctc_loss
-    rules = {"earlier": EarlierEmission, "later": LaterEmission, "words": partial(FewerWordErrors, space=1)}
-    rule, keeps = rules[arm](generator=draws), arm != "words"
-    purpose = AlignWithPurpose(rule, labels, weight=strength, preserves_text=keeps, generator=draws)
-    return lambda *batch: ctc_loss(*batch) + purpose(*batch)
+    return partial(delay_penalised_ctc_loss, weight=strength) if arm == "delay penalty" else ctc_loss
+
+
+def network(corpus: SpeechCorpus, size: tuple[int, int], draws: torch.Generator | None = None) -> StreamingConvNet:
+    """The network for a corpus, of so many channels and blocks."""
+    inputs, outputs = corpus.features.shape[2], len(corpus.symbols)
+    return StreamingConvNet(inputs, outputs, width=size[0], blocks=size[1], generator=draws)
 
 
 def train(
-    corpus: Corpus, size: tuple[int, int], start: State, arm: str, strength: float, epochs: int, rate: float, seed: int
+    corpus: SpeechCorpus,
+    size: tuple[int, int],
+    start: State,
+    arm: str,
+    strength: float,
+    epochs: int,
+    rate: float,
+    order: int,
 ) -> State:
-    """The weights after training on from a state; `seed` gives the order of utterances and an arm's own draws."""
-    model = network(corpus, size)
+    """The weights after training on from a state in one of the arms; `order` seeds the order of utterances."""
+    model, draws = network(corpus, size), torch.Generator().manual_seed(order + 1)
     model.load_state_dict(start)
-    order, draws = torch.Generator().manual_seed(seed), torch.Generator().manual_seed(seed + 1)
-    loss = objective(arm, strength, len(corpus.symbols), draws)
-    adam = torch.optim.Adam(model.parameters(), lr=rate, fused=True)
-    steps = len(corpus.frames) // BATCH
-    schedule = torch.optim.lr_scheduler.OneCycleLR(adam, rate, total_steps=epochs * steps, pct_start=0.1)
-    position, quiet = torch.arange(corpus.features.shape[1])[:, None], corpus.features.min()
-    for _ in range(epochs):
-        for index in torch.randperm(len(corpus.frames), generator=order)[: steps * BATCH].view(steps, BATCH):
-            frames, counts = corpus.frames[index], corpus.counts[index]
-            longest = 4 * int(frames.max())
-            x = corpus.features[index, :longest]
-            if arm == "trim tail":
-                kept = trim_tail(4 * frames, int(strength), at_least=8 * counts, generator=draws)
-                x, frames = torch.where(position[:longest] < kept[:, None, None], x, quiet), kept // 4
-            value = loss(model(x), corpus.labels[index], frames, counts)
-            adam.zero_grad()
-            value.backward()
-            adam.step()
-            schedule.step()
+    quiet, position = corpus.features.min(), torch.arange(corpus.features.shape[1])[:, None]
+
+    def trim(x: Tensor, frames: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+        kept = trim_tail(4 * frames, int(strength), at_least=8 * counts, generator=draws)
+        return torch.where(position[: x.shape[1]] < kept[:, None, None], x, quiet), kept // 4
+
+    fit_ctc(
+        model,
+        corpus,
+        objective(arm, strength, len(corpus.symbols), draws),
+        epochs=epochs,
+        learning_rate=rate,
+        generator=torch.Generator().manual_seed(order),
+        augment=trim if arm == "trim tail" else None,
+    )
     return dict(model.state_dict())
 
 
-def network(corpus: Corpus, size: tuple[int, int], generator: torch.Generator | None = None) -> StreamingConvNet:
-    """The network for a corpus, of so many channels and blocks."""
-    return StreamingConvNet(40, len(corpus.symbols), width=size[0], blocks=size[1], generator=generator)
-
-
-def bench(lab: Lab, config: Protocol, spelled: bool) -> tuple[Callable[..., Corpus], Callable[..., StreamingConvNet]]:
+def bench(
+    lab: Lab, config: Protocol, spelled: bool
+) -> tuple[Callable[..., SpeechCorpus], Callable[..., StreamingConvNet]]:
     """``utterances(part, n)`` of a seed, and ``learned(arm, strength)``: the network that an arm makes of them."""
-    seed, size = lab.generator("speech").initial_seed(), (config.width, config.blocks)
-    snr = config.spelled_snr if spelled else config.snr
-    utterances = partial(config.corpus.resolve(), spelled=spelled, snr=snr, held_out=lab.seed % 6, seed=seed)
+    size, snr = (config.width, config.blocks), config.spelled_snr if spelled else config.snr
+    make = partial(config.corpus.resolve(), spelled=spelled, snr=snr, speaker=lab.seed % 6)
+
+    def utterances(part: str, n: int) -> SpeechCorpus:
+        return make(part, n, generator=lab.generator(part))
+
     corpus = utterances("train", config.utterances)
-    learn = partial(lab.cached(train), corpus, size)
+    learn, rate = partial(lab.cached(train), corpus, size), config.learning_rate
     model = network(corpus, size, lab.generator("weights"))
-    spoken = torch.arange(corpus.features.shape[1]) < 4 * corpus.frames[:, None]
-    model.standardise_by(corpus.features[spoken])
-    start = learn(dict(model.state_dict()), "ctc", 0.0, config.epochs, config.learning_rate, seed)
+    model.standardise_by(corpus.spoken())
+    first, second = (lab.generator(stream).initial_seed() for stream in ("order", "second order"))
+    start = learn(dict(model.state_dict()), "ctc", 0.0, config.epochs, rate, first)
 
     def learned(arm: str, strength: float = 0.0) -> StreamingConvNet:
         model = network(corpus, size)
-        weights = learn(start, arm, float(strength), config.purpose_epochs, config.learning_rate / 2, seed + 2)
-        model.load_state_dict(weights)
+        model.load_state_dict(learn(start, arm, float(strength), config.purpose_epochs, rate / 2, second))
         return model
 
     return utterances, learned
-
-
-@torch.no_grad()
-def evaluate(model: StreamingConvNet, corpus: Corpus) -> tuple[dict[str, float], dict[str, Tensor]]:
-    """Error rates, delays in milliseconds where times are known, and what a figure draws."""
-    log_probs = torch.cat([model(x) for x in corpus.features.split(50)], 1)
-    tokens = ctc_greedy_search(log_probs, corpus.frames)
-    said = labels_to_text(corpus.labels, corpus.counts, corpus.symbols)
-    greedy = labels_to_text(tokens.labels, tokens.counts, corpus.symbols)
-    beam = ["".join(corpus.symbols[label] for label in text) for text in ctc_beam_search(log_probs, corpus.frames)]
-    row = {
-        "error": text_error_rate(said, greedy),
-        "beam_error": text_error_rate(said, beam),
-        "character_error": text_error_rate(said, greedy, unit="character"),
-    }
-    if corpus.begins is None or corpus.ends is None:
-        return row, {}
-    after_begin, after_end = (
-        emission_delays(tokens, corpus.labels, corpus.counts, times, frame=FRAME)
-        for times in (corpus.begins, corpus.ends)
-    )
-    forced = collapse_alignments(viterbi_align(log_probs, corpus.labels, corpus.frames, corpus.counts), corpus.frames)
-    exists = torch.arange(corpus.labels.shape[1]) < corpus.counts[:, None]
-    first = forced.first[:, : corpus.labels.shape[1]]
-    row |= {
-        "recognised": len(after_end),
-        "delay": float(after_end.mean()),
-        "median_delay": float(after_end.quantile(0.5)) if len(after_end) else math.nan,
-        "late_delay": float(after_end.quantile(0.9)) if len(after_end) else math.nan,
-        "forced_delay": float(((first + 1) * FRAME - corpus.ends)[exists].mean()),
-        "before_begin": float((after_begin < 0).float().mean()),
-    }
-    emitting = 1 - log_probs[: int(corpus.frames[0]), 0, 0].exp()
-    spans = torch.stack([corpus.begins[0], corpus.ends[0]], 1)[: int(corpus.counts[0])]
-    return row, {"delays": after_end, "emitting": emitting, "spans": spans}
 
 
 @study.measure(seeds=5)
 def latency(lab: Lab, config: Protocol) -> None:
     """Errors and delays after training on from one checkpoint, with new recordings and with a new speaker."""
     utterances, learned = bench(lab, config, spelled=False)
-    tests = {test: utterances(test, config.test_utterances) for test in ("test", "new speaker")}
-    for arm in ("ctc", "earlier", "later"):
-        model = learned(arm, 0.0 if arm == "ctc" else config.weight)
-        for test, corpus in tests.items():
-            row, shown = evaluate(model, corpus)
-            lab.record(arm=arm, test=test, **row)
+    for test in ("test", "new speaker"):
+        corpus = utterances(test, config.test_utterances)
+        for arm, weight in {"ctc": 0.0, "earlier": config.weight, "later": config.weight}.items():
+            log_probs = corpus.log_probs(learned(arm, weight))
+            delays, early = corpus.delays(log_probs), corpus.delays(log_probs, after="begin") < 0
+            forced = corpus.delays(log_probs, forced=True)
+            times = {"delay": delays.mean(), "forced_delay": forced.mean(), "before_begin": early.float().mean()}
+            lab.record(arm=arm, test=test, **times, **corpus.errors(log_probs))
             if test == "test":
-                lab.save(arm, shown)
+                emitting = 1 - log_probs[: int(corpus.frames[0]), 0, 0].exp()
+                spans = torch.stack([corpus.begins[0], corpus.ends[0]])[:, : int(corpus.counts[0])]
+                lab.save(arm, {"delays": delays, "emitting": emitting, "spans": spans})
 
 
 @study.measure()
@@ -322,9 +260,8 @@ def spelling(lab: Lab, config: Protocol) -> None:
     """Word errors of digits spelled in letters, in noise."""
     utterances, learned = bench(lab, config, spelled=True)
     test = utterances("test", config.spelled_test_utterances)
-    for arm in ("ctc", "words"):
-        row, _ = evaluate(learned(arm, 0.0 if arm == "ctc" else config.word_weight), test)
-        lab.record(arm=arm, **row)
+    for arm, weight in {"ctc": 0.0, "words": config.word_weight}.items():
+        lab.record(arm=arm, **test.errors(test.log_probs(learned(arm, weight))))
 
 
 @study.measure(seeds=3, over=lambda config: grid(method=["earlier", *config.rivals]))
@@ -333,8 +270,8 @@ def fronts(lab: Lab, config: Protocol, *, method: str) -> None:
     utterances, learned = bench(lab, config, spelled=False)
     test = utterances("test", config.test_utterances)
     for strength in (0.0, *STRENGTHS[method]):
-        row, _ = evaluate(learned(method if strength else "ctc", strength), test)
-        lab.record(strength=strength, **row)
+        log_probs = test.log_probs(learned(method if strength else "ctc", strength))
+        lab.record(strength=strength, delay=test.delays(log_probs).mean(), **test.errors(log_probs))
 
 
 @study.measure(seeds=1)
@@ -543,8 +480,8 @@ def one_utterance(e: Evidence[Protocol], axes: Axes) -> None:
     """The probability of emitting something in each frame of a test utterance; digits are spoken where it is grey."""
     for arm in ("earlier", "ctc", "later"):
         emitting = e.saved(latency, arm)["emitting"]
-        axes.plot((torch.arange(len(emitting)) + 1) * FRAME / 1000, emitting, label=arm)
-    for begin, end in e.saved(latency, "ctc")["spans"].tolist():
+        axes.plot((torch.arange(len(emitting)) + 1) * 0.04, emitting, label=arm)
+    for begin, end in e.saved(latency, "ctc")["spans"].T.tolist():
         axes.axvspan(begin / 1000, end / 1000, color="0.9", zorder=0)
     axes.set(xlabel="time (s)", ylabel="probability of not being blank")
     axes.legend(frameon=False, loc="upper right")
@@ -554,19 +491,8 @@ def one_utterance(e: Evidence[Protocol], axes: Axes) -> None:
 def delay_against_errors(e: Evidence[Protocol], axes: Axes) -> None:
     """Mean digit errors against mean delay of each method, from CTC alone to the greatest strength; dots are seeds."""
     for method, rows in e[fronts].split("method"):
-        means = Table(rows.frame.groupby("strength", as_index=False)[["delay", "error"]].mean())
-        (line,) = axes.plot(means["delay"], 100 * means["error"], "s-", label=method)
+        delay, error = rows.frame.groupby("strength")[["delay", "error"]].mean().to_numpy().T
+        (line,) = axes.plot(delay, 100 * error, "s-", label=method)
         axes.plot(rows.frame["delay"], 100 * rows.frame["error"], ".", color=line.get_color(), alpha=0.4)
     axes.set(xlabel="mean delay after the end of the digit (ms)", ylabel="digit errors (%)")
-    axes.legend(frameon=False)
-
-
-@study.figure
-def word_errors(e: Evidence[Protocol], axes: Axes) -> None:
-    """Word errors of spelled digits with CTC and with the word rule, a line a seed."""
-    ctc, ours = (100 * e[spelling].at(arm=arm)["error"] for arm in ("ctc", "words"))
-    axes.plot([0, 1], [ctc, ours], "o-", color="0.7")
-    axes.plot([0, 1], [ctc.mean(), ours.mean()], "s-", label="mean")
-    axes.set_xticks([0, 1], ["CTC", "CTC and fewer word errors"])
-    axes.set(xlabel="loss", ylabel="word errors (%)", xlim=(-0.3, 1.3))
     axes.legend(frameon=False)

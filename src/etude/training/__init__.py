@@ -25,6 +25,7 @@ from etude.training.ctc_decoding import (
 )
 from etude.training.ctc_latency import delay_penalised_ctc_loss, peak_first_loss, trim_tail
 from etude.training.schedules import AfterStep, Constant, FirstSteps, LinearDecay, PowerDecay
+from etude.training.speech import SpeechCorpus, digit_corpus, fit_ctc
 
 __all__ = [
     "AfterStep",
@@ -39,6 +40,7 @@ __all__ = [
     "LinearDecay",
     "PowerDecay",
     "Run",
+    "SpeechCorpus",
     "alignment_scores",
     "check_ctc",
     "check_emissions",
@@ -47,9 +49,11 @@ __all__ = [
     "ctc_beam_search",
     "ctc_greedy_search",
     "delay_penalised_ctc_loss",
+    "digit_corpus",
     "emission_delays",
     "evaluate",
     "fit",
+    "fit_ctc",
     "labels_to_text",
     "peak_first_loss",
     "sample_alignments",

@@ -406,8 +406,9 @@ class EarlierEmission:
         chosen, some = _choose(removable & (position < end), self.generator)
         follows = (position >= chosen[..., None]) & some[..., None] & (position < end)
         shifted = nn.functional.pad(alignments[..., 1:], (0, 1), value=self.blank)
-        shifted = shifted.masked_fill(position == end - 1, self.blank)
-        return torch.where(follows, shifted, alignments)
+        shifted.scatter_(-1, (end - 1).expand(*alignments.shape[:-1], 1), self.blank)
+        # Arithmetic, for torch.where on the processor is many times slower where conditions are hard to predict.
+        return alignments + follows * (shifted - alignments)
 
 
 class LaterEmission(EarlierEmission):
@@ -781,11 +782,11 @@ def _edit_distances(cost: Tensor) -> Tensor:
 
 def _choose(candidates: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
     """The place of one true entry in each row, all equally probable, and whether there is one."""
-    counts = candidates.long().cumsum(-1)
+    counts = candidates.cumsum(-1)
     many = counts[..., -1]
     uniform = _uniform(many.shape, generator, candidates)
     rank = torch.minimum((uniform * many).long(), (many - 1).clamp(min=0))
-    return (counts <= rank[..., None]).sum(-1), many > 0
+    return torch.searchsorted(counts, rank[..., None], right=True).squeeze(-1), many > 0
 
 
 def _uniform(shape: Sequence[int], generator: torch.Generator | None, like: Tensor) -> Tensor:
