@@ -90,7 +90,7 @@ def test_training_depends_on_its_arguments_alone_and_arms_share_their_order():
 
     def weights(arm, strength=0.0, seed=1):
         torch.manual_seed(torch.seed())
-        return train(corpus, size, start, arm, strength, 1, 1e-3, seed)["output.weight"]
+        return train(corpus, size, "cpu", start, arm, strength, 1, 1e-3, seed)["output.weight"]
 
     ctc = weights("ctc")
     assert torch.equal(ctc, weights("ctc"))

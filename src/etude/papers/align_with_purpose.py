@@ -127,7 +127,7 @@ STRENGTHS = {
 }
 """Weights of each method; of TrimTail the greatest number of frames of 10 ms cut."""
 
-SMALL = "spoken digits with a network of 160,000 parameters instead of read speech; delays from true token times"
+SMALL = "spoken digits with a network of 170,000 parameters instead of read speech; delays from true token times"
 
 study = Study(
     paper=Paper(
@@ -184,6 +184,7 @@ def network(corpus: SpeechCorpus, size: tuple[int, int], draws: torch.Generator 
 def train(
     corpus: SpeechCorpus,
     size: tuple[int, int],
+    device: str,
     start: State,
     arm: str,
     strength: float,
@@ -192,45 +193,39 @@ def train(
     order: int,
 ) -> State:
     """The weights after training on from a state in one of the arms; `order` seeds the order of utterances."""
-    model, draws = network(corpus, size), torch.Generator().manual_seed(order + 1)
+    model, draws = network(corpus, size).to(device), torch.Generator().manual_seed(order + 1)
     model.load_state_dict(start)
-    quiet, position = corpus.features.min(), torch.arange(corpus.features.shape[1])[:, None]
+    quiet = corpus.features.min().to(device)
 
     def trim(x: Tensor, frames: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
         kept = trim_tail(4 * frames, int(strength), at_least=8 * counts, generator=draws)
-        return torch.where(position[: x.shape[1]] < kept[:, None, None], x, quiet), kept // 4
+        heard = torch.arange(x.shape[1], device=device)[:, None] < kept[:, None, None]
+        return torch.where(heard, x, quiet), kept // 4
 
-    fit_ctc(
-        model,
-        corpus,
-        objective(arm, strength, len(corpus.symbols), draws),
-        epochs=epochs,
-        learning_rate=rate,
-        generator=torch.Generator().manual_seed(order),
-        augment=trim if arm == "trim tail" else None,
-    )
-    return dict(model.state_dict())
+    loss = objective(arm, strength, len(corpus.symbols), draws)
+    augment, generator = trim if arm == "trim tail" else None, torch.Generator().manual_seed(order)
+    fit_ctc(model, corpus, loss, epochs=epochs, learning_rate=rate, generator=generator, augment=augment)
+    return {name: value.cpu() for name, value in model.state_dict().items()}
 
 
 def bench(
     lab: Lab, config: Protocol, spelled: bool
 ) -> tuple[Callable[..., SpeechCorpus], Callable[..., StreamingConvNet]]:
-    """``utterances(part, n)`` of a seed, and ``learned(arm, strength)``: the network that an arm makes of them."""
+    """``utterances(part, n)`` of a seed, and ``learned(arm, strength)``: the network as an arm leaves it."""
     size, snr = (config.width, config.blocks), config.spelled_snr if spelled else config.snr
     make = partial(config.corpus.resolve(), spelled=spelled, snr=snr, speaker=lab.seed % 6)
 
     def utterances(part: str, n: int) -> SpeechCorpus:
         return make(part, n, generator=lab.generator(part))
 
-    corpus = utterances("train", config.utterances)
-    learn, rate = partial(lab.cached(train), corpus, size), config.learning_rate
+    corpus, rate = utterances("train", config.utterances), config.learning_rate
     model = network(corpus, size, lab.generator("weights"))
     model.standardise_by(corpus.spoken())
+    learn = partial(lab.cached(train), corpus, size, str(lab.device))
     first, second = (lab.generator(stream).initial_seed() for stream in ("order", "second order"))
     start = learn(dict(model.state_dict()), "ctc", 0.0, config.epochs, rate, first)
 
     def learned(arm: str, strength: float = 0.0) -> StreamingConvNet:
-        model = network(corpus, size)
         model.load_state_dict(learn(start, arm, float(strength), config.purpose_epochs, rate / 2, second))
         return model
 

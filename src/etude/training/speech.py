@@ -56,13 +56,15 @@ class SpeechCorpus:
 
     @torch.no_grad()
     def log_probs(self, model: nn.Module, batch: int = 50) -> Float[Tensor, "frames n vocabulary"]:
-        """What a network makes of it.
+        """What a network makes of it, on the device of the corpus.
 
         Args:
-            model: from features (B, T, filters) to log-probabilities (T // 4, B, V).
+            model: from features (B, T, filters) to log-probabilities (T // 4, B, V); on any device.
             batch: utterances at a time.
         """
-        return torch.cat([model(x) for x in self.features.split(batch)], 1)
+        device = next(model.parameters()).device
+        outputs = [model(x.to(device)) for x in self.features.split(batch)]
+        return torch.cat(outputs, 1).to(self.features.device)
 
     def errors(self, log_probs: Float[Tensor, "frames n vocabulary"]) -> dict[str, float]:
         """Word error rate by greedy and by beam search, and character error rate by greedy search, as fractions.
@@ -162,6 +164,8 @@ def fit_ctc(
 ) -> None:
     """Train a network in place: Adam, the learning rate rising for a tenth of the steps and falling to nearly zero.
 
+    Batches go to the device of the network.
+
     Args:
         model: from features (B, T, filters) to log-probabilities (T // 4, B, V).
         corpus: the utterances; those that fill no batch are left out of an epoch.
@@ -181,16 +185,18 @@ def fit_ctc(
             f"epochs={epochs!r}, batch={batch!r}: give at least one epoch of at least one batch of the "
             f"{len(corpus.frames)} utterances"
         )
+    device = next(model.parameters()).device
     adam = torch.optim.Adam(model.parameters(), lr=learning_rate, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(adam, learning_rate, total_steps=epochs * steps, pct_start=0.1)
     for _ in range(epochs):
         order = torch.randperm(len(corpus.frames), generator=generator)
         for index in order[: steps * batch].view(steps, batch):
-            frames, counts = corpus.frames[index], corpus.counts[index]
-            x = corpus.features[index, : SUBSAMPLING * int(frames.max())]
+            longest = SUBSAMPLING * int(corpus.frames[index].max())
+            parts = corpus.features[index, :longest], corpus.labels[index], corpus.frames[index], corpus.counts[index]
+            x, labels, frames, counts = (part.to(device) for part in parts)
             if augment is not None:
                 x, frames = augment(x, frames, counts)
-            value = loss(model(x), corpus.labels[index], frames, counts)
+            value = loss(model(x), labels, frames, counts)
             adam.zero_grad()
             value.backward()
             adam.step()
