@@ -164,7 +164,7 @@ def fit_ctc(
 ) -> None:
     """Train a network in place: Adam, the learning rate rising for a tenth of the steps and falling to nearly zero.
 
-    Batches go to the device of the network.
+    Batches are of utterances of similar length, out of eight times as many drawn; they go to the device of the network.
 
     Args:
         model: from features (B, T, filters) to log-probabilities (T // 4, B, V).
@@ -189,8 +189,11 @@ def fit_ctc(
     adam = torch.optim.Adam(model.parameters(), lr=learning_rate, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(adam, learning_rate, total_steps=epochs * steps, pct_start=0.1)
     for _ in range(epochs):
-        order = torch.randperm(len(corpus.frames), generator=generator)
-        for index in order[: steps * batch].view(steps, batch):
+        order = torch.randperm(len(corpus.frames), generator=generator)[: steps * batch]
+        # Utterances of similar length share a batch, so that less of it is padding.
+        groups = [group[corpus.frames[group].argsort()] for group in order.split(8 * batch)]
+        batches = torch.cat(groups).view(steps, batch)
+        for index in batches[torch.randperm(steps, generator=generator)]:
             longest = SUBSAMPLING * int(corpus.frames[index].max())
             parts = corpus.features[index, :longest], corpus.labels[index], corpus.frames[index], corpus.counts[index]
             x, labels, frames, counts = (part.to(device) for part in parts)
