@@ -1,5 +1,7 @@
 """Corpora of connected digits, their errors and delays against those of made-up networks, and training on them."""
 
+import itertools
+
 import pytest
 import torch
 from torch import nn
@@ -93,6 +95,21 @@ def test_training_depends_on_its_generator_and_shortens_where_it_is_told():
     assert not torch.equal(weights(0), weights(1))
     assert not torch.equal(weights(0), weights(0, augment=shorten))
     assert [shape[0] for shape, _ in seen] == [8, 8]
+
+
+def test_a_batch_holds_utterances_of_similar_length_and_an_epoch_each_of_them_once():
+    given, seen = corpus(n=64), []
+
+    def note(x, frames, counts):
+        seen.append(frames)
+        return x, frames
+
+    model = StreamingConvNet(40, 11, width=8, blocks=1)
+    generator = torch.Generator().manual_seed(0)
+    fit_ctc(model, given, ctc_loss, epochs=1, learning_rate=1e-3, generator=generator, batch=8, augment=note)
+    assert torch.equal(torch.cat(seen).sort().values, given.frames.sort().values)
+    spans = sorted((int(frames.min()), int(frames.max())) for frames in seen)
+    assert all(longest <= shortest for (_, longest), (shortest, _) in itertools.pairwise(spans))
 
 
 def test_training_learns_tones():
