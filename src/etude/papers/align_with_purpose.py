@@ -13,6 +13,15 @@ distance; beside it stands the delay of forced alignments, which all tokens ente
 test takes; a second test is of one speaker, another in each seed, whom the network never heard. In the second task
 digits are spelled letter by letter, at a noise that leaves about a fifth of the words wrong.
 
+Learning rate, weights and noise were chosen on validation utterances of two seeds that no measurement uses: of the
+learning rates 1, 2, 4 and 8e-3 the best for CTC; of the weights 0.1, 0.2, 0.3, 1, ... the greatest whose validation
+error was less than a point above CTC's, and for words the one with the least error. Strengths of the methods that are
+compared are spaced alike and cost up to about 4 points. `extended` adds a delay penalty and TrimTail to them.
+
+The paper trains on up to 280,000 hours. LibriSpeech, which it uses too, is not in reach here and has no token times.
+`paper` is the protocol at full size for a corpus of your own (``--corpus mine:librispeech``): networks of some 25
+million parameters, 280,000 utterances and 50 epochs. It needs a GPU, and by the time of a step days.
+
 Source: Segev, Alroy et al., ICLR 2024 (arXiv 2307.01715), sections 3 to 5.
 """
 
@@ -99,7 +108,7 @@ class Protocol(Config):
     """Epochs with the CTC loss alone."""
     purpose_epochs: int = 6
     """Epochs after that, in every arm."""
-    learning_rate: float = 1e-3
+    learning_rate: float = 4e-3
     """Adam's greatest learning rate of the one-cycle schedule; half of it after the checkpoint."""
     width: int = 64
     """Channels of the network."""
@@ -107,9 +116,9 @@ class Protocol(Config):
     """Residual blocks of the network, each of which looks 80 ms ahead."""
     snr: float = 20.0
     """Signal-to-noise ratio in decibels where delay is measured."""
-    spelled_snr: float = 0.0
+    spelled_snr: float = -2.0
     """The same where word errors are measured."""
-    weight: float = 0.3
+    weight: float = 0.2
     """Weight of the preference for earlier (or later) emission."""
     word_weight: float = 0.3
     """Weight of the preference for fewer word errors."""
@@ -120,9 +129,9 @@ class Protocol(Config):
 
 
 STRENGTHS = {
-    "earlier": (0.1, 0.3, 1.0),
-    "peak first": (0.1, 0.3, 1.0),
-    "delay penalty": (0.1, 0.3, 1.0),
+    "earlier": (0.05, 0.2, 0.8),
+    "peak first": (0.03, 0.1, 0.3),
+    "delay penalty": (0.03, 0.1, 0.3),
     "trim tail": (10, 30, 60),
 }
 """Weights of each method; of TrimTail the greatest number of frames of 10 ms cut."""
@@ -259,7 +268,7 @@ def spelling(lab: Lab, config: Protocol) -> None:
         lab.record(arm=arm, **test.errors(test.log_probs(learned(arm, weight))))
 
 
-@study.measure(seeds=3, over=lambda config: grid(method=["earlier", *config.rivals]))
+@study.measure(seeds=5, over=lambda config: grid(method=["earlier", *config.rivals]))
 def fronts(lab: Lab, config: Protocol, *, method: str) -> None:
     """Errors and delays of ways to emit earlier, at three strengths each, and with CTC alone."""
     utterances, learned = bench(lab, config, spelled=False)
