@@ -122,6 +122,13 @@ def test_training_learns_tones():
     assert ctc_loss(given.log_probs(model), *args) < ctc_loss(before, *args) / 2
 
 
+@pytest.mark.parametrize("epochs", [1, 2, 10, 11])
+def test_trainings_of_few_steps_run(epochs):
+    model = StreamingConvNet(40, 11, width=8, blocks=1)
+    fit_ctc(model, corpus(), ctc_loss, epochs=epochs, learning_rate=1e-3, generator=torch.Generator(), batch=12)
+    assert all(parameter.isfinite().all() for parameter in model.parameters())
+
+
 @pytest.mark.parametrize("change", [{"epochs": 0}, {"batch": 0}, {"batch": 13}])
 def test_training_of_no_step_is_refused(change):
     options = {"epochs": 1, "learning_rate": 1e-3, "generator": torch.Generator(), **change}

@@ -187,7 +187,8 @@ def fit_ctc(
         )
     device = next(model.parameters()).device
     adam = torch.optim.Adam(model.parameters(), lr=learning_rate, fused=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(adam, learning_rate, total_steps=epochs * steps, pct_start=0.1)
+    # Not quite a tenth: with exactly that torch divides by zero where a training has ten steps.
+    schedule = torch.optim.lr_scheduler.OneCycleLR(adam, learning_rate, total_steps=epochs * steps, pct_start=0.099)
     for _ in range(epochs):
         order = torch.randperm(len(corpus.frames), generator=generator)[: steps * batch]
         # Utterances of similar length share a batch, so that less of it is padding.
