@@ -95,9 +95,11 @@ def test_training_depends_on_its_arguments_alone_and_arms_share_their_order():
     ctc = weights("ctc")
     assert torch.equal(ctc, weights("ctc"))
     assert not torch.equal(ctc, weights("ctc", seed=2))
-    for arm in ("earlier", "peak first", "delay penalty", "trim tail"):
+    for arm in ("earlier", "peak first", "delay penalty"):
         assert torch.allclose(ctc, weights(arm, 0.0), atol=1e-5)  # without its preference an arm is CTC alone
-        assert not torch.equal(ctc, weights(arm, 20.0))
+        assert not torch.allclose(ctc, weights(arm, 20.0), atol=1e-5)
+    # TrimTail also cuts features that fill no frame of the network, so it is compared with itself.
+    assert not torch.allclose(weights("trim tail", 0.0), weights("trim tail", 20.0), atol=1e-5)
 
 
 def test_the_area_under_a_front_by_hand():
