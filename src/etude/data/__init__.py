@@ -7,6 +7,18 @@ are at hand. Importing this package imports neither torch nor any reader of file
 from etude.data import image_sets as _image_sets  # its loaders enter their names on import
 from etude.data.image_data import ImageData, Part, images
 from etude.data.locate import DataStatus, available
+from etude.data.speech import SpokenDigits, Utterances, connected_digits, dial_tones, spoken_digits
 
-__all__ = ["DataStatus", "ImageData", "Part", "available", "images"]
+__all__ = [
+    "DataStatus",
+    "ImageData",
+    "Part",
+    "SpokenDigits",
+    "Utterances",
+    "available",
+    "connected_digits",
+    "dial_tones",
+    "images",
+    "spoken_digits",
+]
 del _image_sets

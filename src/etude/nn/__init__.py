@@ -1,6 +1,7 @@
 """Architectures and initialisations."""
 
 from etude.nn.activations import ActivationTap, activations
+from etude.nn.audio import LogMel, StreamingConvNet, mel_filters
 from etude.nn.convolutional import conv_n, convolutional
 from etude.nn.initialization import glorot_initialise_, glorot_normal_
 from etude.nn.memory import MemoryNetwork, position_encoding
@@ -14,9 +15,11 @@ __all__ = [
     "Attention",
     "Block",
     "GatedLinearRecurrence",
+    "LogMel",
     "MemoryNetwork",
     "Recurrent",
     "ResidualNetwork",
+    "StreamingConvNet",
     "Transformer",
     "activations",
     "attention_mask",
@@ -26,6 +29,7 @@ __all__ = [
     "glorot_normal_",
     "lenet_300_100",
     "linear_recurrence",
+    "mel_filters",
     "position_encoding",
     "rotate",
     "sinusoidal_positions",

@@ -1,6 +1,29 @@
 """What changes how a network learns, and plain training to compare it with."""
 
 from etude.training.classification import Run, evaluate, fit
+from etude.training.ctc import (
+    AlignWithPurpose,
+    ComposedProperty,
+    EarlierEmission,
+    Emissions,
+    FewerWordErrors,
+    LaterEmission,
+    alignment_scores,
+    check_ctc,
+    check_emissions,
+    collapse_alignments,
+    collapses_to,
+    sample_alignments,
+    viterbi_align,
+)
+from etude.training.ctc_decoding import (
+    ctc_beam_search,
+    ctc_greedy_search,
+    emission_delays,
+    labels_to_text,
+    text_error_rate,
+)
+from etude.training.ctc_latency import delay_penalised_ctc_loss, peak_first_loss, trim_tail
 from etude.training.curriculum import (
     CurriculumSampler,
     constant_sizes,
@@ -19,32 +42,57 @@ from etude.training.curriculum import (
 from etude.training.gradient_noise import GradientNoise, accumulated_variance
 from etude.training.guidance import Guidance, GuideGrams, pair_evenly
 from etude.training.schedules import AfterStep, Constant, FirstSteps, LinearDecay, PowerDecay
+from etude.training.speech import SpeechCorpus, digit_corpus, fit_ctc
 
 __all__ = [
     "AfterStep",
+    "AlignWithPurpose",
+    "ComposedProperty",
     "Constant",
     "CurriculumSampler",
+    "EarlierEmission",
+    "Emissions",
+    "FewerWordErrors",
     "FirstSteps",
     "GradientNoise",
     "Guidance",
     "GuideGrams",
+    "LaterEmission",
     "LinearDecay",
     "PowerDecay",
     "Run",
+    "SpeechCorpus",
     "accumulated_variance",
+    "alignment_scores",
+    "check_ctc",
+    "check_emissions",
+    "collapse_alignments",
+    "collapses_to",
     "constant_sizes",
+    "ctc_beam_search",
+    "ctc_greedy_search",
     "cycle_moments",
     "cycle_sizes",
+    "delay_penalised_ctc_loss",
+    "digit_corpus",
     "easy_scores",
     "effective_sample_size",
+    "emission_delays",
     "evaluate",
     "exponential_scores",
     "fit",
+    "fit_ctc",
     "growing_sizes",
     "hard_scores",
+    "labels_to_text",
     "pair_evenly",
+    "peak_first_loss",
     "per_sample_loss",
     "random_scores",
+    "sample_alignments",
     "sample_without_replacement",
     "shrinking_sizes",
+    "text_error_rate",
+    "trim_tail",
+    "viterbi_align",
 ]
