@@ -14,8 +14,8 @@ minimal head's numbers: of 0.003, 0.005, 0.01 and 0.02 the one whose rise on new
 
 Departures from the paper: AdamW in place of plain SGD, whose plateau is ten and more times as long (`paper` and
 `--optimizer sgd` have it); each unit of the classifier has its own bias; a new class is new in every sequence, not in
-every batch. The equations of both simpler models are put together from the paper's description. A training is bound
-by its matrix products, so stacking the seeds would save nothing.
+every batch. The equations of both simpler models are put together from the paper's description. A training of the
+network is bound by its matrix products, so stacking the seeds would save nothing (`benchmarks/item_labels.py`).
 
 `paper` takes hours on a many-core machine or about a day of one GPU.
 
