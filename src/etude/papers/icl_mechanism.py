@@ -17,7 +17,8 @@ Departures from the paper: AdamW in place of plain SGD, whose plateau is ten and
 every batch. The equations of both simpler models are put together from the paper's description. A training of the
 network is bound by its matrix products, so stacking the seeds would save nothing (`benchmarks/item_labels.py`).
 
-`paper` takes hours on a many-core machine or about a day of one GPU.
+By the time of a step, `paper` needs about three hours of one core for each training of the network, of which it has
+102: a day of a machine with 16 cores, or of one GPU.
 
 Source: Reddy, ICLR 2024 (arXiv 2312.03002), sections 2 to 5, figures 1 to 6.
 """
