@@ -291,6 +291,10 @@ def test_the_flow_follows_the_gradient_downhill(labels):
     assert (loss(*path.T).diff() <= 1e-9).all()
     slope = (path[2:] - path[:-2]) / 0.2
     assert torch.allclose(slope, -loss.gradient(*path.T)[1:-1], atol=2e-3)
+    frozen = loss.flow(times[:100], start=(0.1, 0.1, 0.1), rates=(0, 2, 1))
+    assert (frozen[:, 0] == 0.1).all()
+    twice = (frozen[2:, 1] - frozen[:-2, 1]) / 0.2
+    assert torch.allclose(twice, -2 * loss.gradient(*frozen.T)[1:-1, 1], atol=2e-3)
     later = loss.flow(times[2000:], start=(0.1, 0.1, 0.1))
     assert torch.allclose(later, path[2000:], atol=1e-6)
 
@@ -385,6 +389,7 @@ def test_two_processes_train_as_one_does_on_both_batches(tmp_path):
         (lambda: NestedLogitLoss(8, 8, competing=-1), "competing=-1"),
         (lambda: NestedLogitLoss(8, 8).flow(torch.tensor([1.0, 0.5])), "times"),
         (lambda: NestedLogitLoss(8, 8).flow(torch.tensor([-1.0, 0.5])), "times"),
+        (lambda: NestedLogitLoss(8, 8).flow(torch.tensor([1.0]), rates=(1, -1, 1)), "rates=-1"),
         (lambda: induction_scores([torch.zeros(2, 1, 17, 17)], sequences(2)[0]), "maps of 1 layers"),
         (lambda: induction_scores([torch.zeros(2, 1, 9, 9)] * 2, sequences(2)[0]), "maps of 9 positions.* 17"),
     ],

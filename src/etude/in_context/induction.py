@@ -355,9 +355,11 @@ class NestedLogitLoss:
         p = e^(xi q) / (e^(xi q) + (N - 1) e^(xi r) + L - N)          the classifier
         loss = -log p
 
-    At beta1 = alpha = xi = 0 only ``d log p / d xi = (1 - N/L) / 2N`` differs from zero: unless L = N the classifier
-    first learns to name labels of the context (the loss falls to log N and stays), and only that makes the gradients
-    of the head grow, alpha's with xi and beta1's with xi alpha. With L = N the start is a critical point.
+    At beta1 = alpha = xi = 0 only ``d log p / d xi = (1 - N/L) / 2N`` differs from zero, and with L = N nothing does:
+    the start is a critical point. Otherwise the classifier learns first, and that makes the gradients of the head grow,
+    alpha's with xi and beta1's with xi alpha. With alpha = 0 and large xi the loss is log N, that of naming any label
+    of the context. A flow that learns all three at one rate falls before it gets there; the faster the classifier, the
+    longer the loss stays on that plateau.
 
     Args:
         pairs: N, at least 2.
@@ -424,25 +426,32 @@ class NestedLogitLoss:
         return -torch.stack([alpha * a * (1 - a) * g, a * g, (1 - p) * q - s * r], -1)
 
     def flow(
-        self, times: Float[Tensor, " times"], *, start: tuple[float, float, float] = (0.0, 0.0, 0.0)
+        self,
+        times: Float[Tensor, " times"],
+        *,
+        start: tuple[float, float, float] = (0.0, 0.0, 0.0),
+        rates: tuple[float, float, float] = (1.0, 1.0, 1.0),
     ) -> Float[Tensor, "times 3"]:
-        """Gradient flow ``d theta / d t = -gradient`` of theta = (beta1, alpha, xi).
+        """Gradient flow ``d theta / d t = -rates * gradient`` of theta = (beta1, alpha, xi).
 
         Args:
             times: increasing, from 0 or later; the flow starts at time 0.
             start: theta at time 0.
+            rates: how fast each learns, at least 0.
 
         Returns:
             theta at the times, in double precision.
 
         Raises:
-            ValueError: times that are negative or do not increase.
+            ValueError: times that are negative or do not increase, or a negative rate.
         """
+        for rate in rates:
+            _at_least("rates", rate, 0)
         if not len(times) or not bool((times.diff() > 0).all() and times[0] >= 0):
             raise ValueError("times: give increasing numbers of at least 0")
 
         def slope(_: float, theta: np.ndarray) -> np.ndarray:
-            return -self.gradient(*torch.from_numpy(theta)).numpy()
+            return -np.array(rates) * self.gradient(*torch.from_numpy(theta)).numpy()
 
         end = float(times[-1])
         solved = solve_ivp(
