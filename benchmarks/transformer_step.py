@@ -1,6 +1,11 @@
-"""A training step of the transformer at the sizes the studies train, beside the least code that does the same."""
+"""A training step of the transformer at the sizes the studies train, beside the least code that does the same.
+
+Where transformer-lens below version 4 is installed its transformer is measured, too, without any hook.
+"""
 
 from __future__ import annotations
+
+import contextlib
 
 import torch
 from torch import Tensor, nn
@@ -49,6 +54,26 @@ class Minimal(nn.Module):
         return self.norm(x)
 
 
+class Hooked(nn.Module):
+    """The same of transformer-lens, between its embedding and its read-out."""
+
+    def __init__(self, width: int, layers: int, heads: int, positions: int) -> None:
+        from transformer_lens import HookedTransformer
+
+        super().__init__()
+        self.layers = layers
+        self.positions = nn.Parameter(0.02 * torch.randn(positions, width))
+        self.body = HookedTransformer(
+            {
+                "n_layers": layers, "d_model": width, "n_ctx": positions, "d_head": width // heads, "n_heads": heads,
+                "d_mlp": 4 * width, "act_fn": "gelu", "d_vocab": 2, "seed": 0, "device": "cpu",
+            }
+        )  # fmt: skip
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body.ln_final(self.body(x + self.positions, start_at_layer=0, stop_at_layer=self.layers))
+
+
 def run(quick: bool) -> list[Row]:
     torch.set_num_threads(1)
     repetitions, steps = (3, 3) if quick else (15, 20)
@@ -74,7 +99,11 @@ def run(quick: bool) -> list[Row]:
             "minimal": training(Minimal(width, layers, heads, positions)),
             "last": training(Transformer(width, layers, heads, context=positions), last=1),
         }
+        with contextlib.suppress(ImportError):
+            sides["hooked"] = training(Hooked(width, layers, heads, positions))
         seconds = {side: value / steps for side, value in medians(sides, repetitions).items()}
         rows.append(Row(f"step, {name} / written out", seconds["ours"], seconds["minimal"], aim="< 1.02"))
         rows.append(Row(f"step, {name}, last position alone / written out", seconds["last"], seconds["minimal"]))
+        if "hooked" in seconds:
+            rows.append(Row(f"step, {name} / transformer-lens", seconds["ours"], seconds["hooked"]))
     return rows
