@@ -427,6 +427,7 @@ def test_processes_draw_sequences_of_their_own_and_keep_one_model(tmp_path):
         (lambda: GaussianItems(4, noise=float("nan"), generator=seeded()), "noise=nan"),
         (lambda: Marginal.zipf(4, -1.0), "exponent=-1.0"),
         (lambda: Marginal(torch.zeros(3)), "weights"),
+        (lambda: Marginal.zipf(4).share_of_top(-1), "k=-1: give 0 to 4"),
         (lambda: Marginal.zipf(4).distinct(2, 5, seeded()), "count=5: give 1 to 4"),
         (lambda: ItemLabelTask(gaussian(60), 16), "labels=16: give a divisor of the 60"),
         (lambda: ItemLabelTask(gaussian(8), 16), "labels=16.*at most 8"),
@@ -471,5 +472,5 @@ def test_encoding_refuses_what_does_not_fit():
         encode(batch, torch.zeros(16, 6), positions=16, generator=seeded())
     with pytest.raises(ValueError, match="label_vectors of width 5"):
         encode(batch, torch.zeros(16, 5), positions=17, generator=seeded())
-    with pytest.raises(ValueError, match="labels .* to .*: label_vectors has 0 to 2"):
+    with pytest.raises(ValueError, match=r"labels .* to .*: label_vectors has 0 to 2"):
         encode(batch, torch.zeros(3, 6), positions=17, generator=seeded())

@@ -54,6 +54,26 @@ def test_maps_change_nothing_and_are_distributions(options):
 
 
 @pytest.mark.parametrize("options", VARIANTS, ids=str)
+@pytest.mark.parametrize("last", [None, 1, 4])
+def test_an_edit_changes_the_scores_of_its_layer(options, last):
+    model, x = network(**options), inputs()
+    more = prefix_of(options) | {"last": last}
+    final = options.get("layers", 2) - 1
+    plain = model(x, **more)
+    assert torch.allclose(model(x, edit={final: lambda scores: scores}, **more), plain, atol=1e-12)
+    even = {final: lambda scores: scores.where(scores == -torch.inf, 0)}
+    hidden, maps = model(x, maps=True, edit=even, **more)
+    assert torch.allclose(model(x, edit=even, **more), hidden, atol=1e-12)
+    assert not torch.allclose(hidden, plain)
+    seen = (maps[final] > 0).double()
+    assert torch.allclose(maps[final], seen / seen.sum(-1, keepdim=True))
+    for weights, untouched in zip(maps[:final], model(x, maps=True, **more)[1]):
+        assert torch.equal(weights, untouched)
+    with pytest.raises(ValueError, match="edit of layers"):
+        model(x, edit={final + 1: lambda scores: scores})
+
+
+@pytest.mark.parametrize("options", VARIANTS, ids=str)
 @pytest.mark.parametrize("last", [1, 4, LENGTH])
 @pytest.mark.parametrize("maps", [False, True])
 def test_the_last_positions_alone_are_those_of_the_whole(options, last, maps):

@@ -93,10 +93,15 @@ class Marginal:
 
         Args:
             k: from 0 to the number of classes.
+
+        Raises:
+            ValueError: another number.
         """
+        if not 0 <= k <= len(self):
+            raise ValueError(f"k={k}: give 0 to {len(self)}, the classes")
         return self._shares[k]
 
-    def sample(self, shape: tuple[int, ...], generator: torch.Generator) -> Int[Tensor, "..."]:
+    def sample(self, shape: tuple[int, ...], generator: torch.Generator) -> Int[Tensor, "*shape"]:
         """Independent draws.
 
         Args:

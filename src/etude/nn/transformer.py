@@ -8,6 +8,7 @@ what comes out (logits) is the user's.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 import torch
@@ -19,6 +20,7 @@ __all__ = ["Attention", "Block", "Transformer", "attention_mask", "rotate", "sin
 
 Visibility = Literal["causal", "bidirectional", "prefix"]
 Positions = Literal["learned", "sinusoidal", "rotary"]
+Edit = Callable[[Tensor], Tensor]
 
 
 def sinusoidal_positions(count: int, width: int, longest: float = 10_000.0) -> Float[Tensor, "count width"]:
@@ -145,6 +147,7 @@ class Attention(nn.Module):
         causal: bool = False,
         last: int | None = None,
         maps: bool = False,
+        edit: Edit | None = None,
     ) -> tuple[Float[Tensor, "batch queries width"], Float[Tensor, "batch heads queries positions"] | None]:
         """The output, and the attention weights if they are asked for.
 
@@ -154,6 +157,8 @@ class Attention(nn.Module):
             causal: the mask is the causal one of all positions (then `mask` is not read on the fast path).
             last: compute queries at the last so many positions only.
             maps: return the attention weights too.
+            edit: changes the scores (batch, heads, queries, positions) before the softmax, to see what an attention
+                is needed for; what must not be seen stands at minus infinity.
         """
         batch, positions, width = x.shape
         size = width // self.heads
@@ -169,11 +174,11 @@ class Attention(nn.Module):
             q, k = rotate(q, start=positions - q.shape[-2]), rotate(k)
         dropout = self.dropout if self.training else 0.0
         weights = None
-        if maps:
+        if maps or edit is not None:
             scores = self.scale * q @ k.transpose(-1, -2)
             if mask is not None:
                 scores = scores.masked_fill(~mask, -torch.inf)
-            weights = scores.softmax(-1)
+            weights = (scores if edit is None else edit(scores)).softmax(-1)
             out = functional.dropout(weights, dropout) @ v
         else:
             # Given no mask, the fused kernels need not read one; they are told of the causal one by a flag.
@@ -218,9 +223,10 @@ class Block(nn.Module):
         causal: bool = False,
         last: int | None = None,
         maps: bool = False,
+        edit: Edit | None = None,
     ) -> tuple[Float[Tensor, "batch queries width"], Float[Tensor, "batch heads queries positions"] | None]:
         """The output, and the attention weights if they are asked for; arguments as for `Attention`."""
-        read, weights = self.attention(self.norm1(x), mask, causal=causal, last=last, maps=maps)
+        read, weights = self.attention(self.norm1(x), mask, causal=causal, last=last, maps=maps, edit=edit)
         x = (x if last is None else x[:, x.shape[1] - last :]) + self.dropout(read)
         if self.hidden:
             x = x + self.dropout(self.down(functional.gelu(self.up(self.norm2(x)))))
@@ -324,6 +330,7 @@ class Transformer(nn.Module):
         prefix: Int[Tensor, " batch"] | int | None = None,
         last: int | None = None,
         maps: bool = False,
+        edit: Mapping[int, Edit] | None = None,
     ) -> (
         Float[Tensor, "batch queries width"]
         | tuple[Float[Tensor, "batch queries width"], tuple[Float[Tensor, "batch heads _ positions"], ...]]
@@ -336,27 +343,32 @@ class Transformer(nn.Module):
             last: return the last so many positions only. The last block computes no others, which saves up to half
                 of a two-layer network where only the last position is read; its map has so many queries.
             maps: return ``(hidden, maps)`` with maps[layer] of shape (batch, heads, queries, positions).
+            edit: for a layer's number, what changes its attention's scores before the softmax, as for `Attention`.
 
         Raises:
-            ValueError: a sequence longer than the context, or `last` out of range.
+            ValueError: a sequence longer than the context, `last` out of range, or an edit of a layer there is not.
         """
         positions = x.shape[1]
         if self.context is not None and positions > self.context:
             raise ValueError(f"x has {positions} positions, more than the context of {self.context}")
         if last is not None and not 1 <= last <= positions:
             raise ValueError(f"last={last}: give a number from 1 to {positions}, the positions of x")
+        edit = edit or {}
+        if not edit.keys() <= set(range(len(self.blocks))):
+            raise ValueError(f"edit of layers {sorted(edit)}: there are layers 0 to {len(self.blocks) - 1}")
         if self.positions is not None:
             x = x + self.positions[:positions]
         causal = self.visibility == "causal"
         mask = None
-        if not causal or maps or prefix is not None:  # the fused causal path reads no mask, so none is made for it
+        plain = causal and not maps and not edit
+        if not plain or prefix is not None:  # the fused causal path reads no mask, so none is made for it
             mask = attention_mask(self.visibility, positions, prefix=prefix, device=x.device)
         found = []
-        for block in self.blocks[:-1]:
-            x, weights = block(x, mask, causal=causal, maps=maps)
+        for layer, block in enumerate(self.blocks[:-1]):
+            x, weights = block(x, mask, causal=causal, maps=maps, edit=edit.get(layer))
             found.append(weights)
-        if last is not None and (not causal or last > 1 or maps):
+        if last is not None and (not plain or last > 1):
             mask = attention_mask(self.visibility, positions, last=last, prefix=prefix, device=x.device)
-        x, weights = self.blocks[-1](x, mask, causal=causal, last=last, maps=maps)
+        x, weights = self.blocks[-1](x, mask, causal=causal, last=last, maps=maps, edit=edit.get(len(self.blocks) - 1))
         hidden = self.norm(x)
         return (hidden, (*found, weights)) if maps else hidden
