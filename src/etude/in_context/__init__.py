@@ -1,5 +1,17 @@
 """In-context learning: tasks, probes of attention heads and learning curves, and exact references to compare with."""
 
+from etude.in_context.induction import (
+    AttentionOnlyClassifier,
+    InductionScores,
+    MinimalInductionHead,
+    NestedLogitLoss,
+    NestedLogits,
+    even_attention,
+    hidden_positions,
+    induction_scores,
+    label_to_item,
+    target_to_labels,
+)
 from etude.in_context.item_label import (
     ExemplarItems,
     GaussianItems,
@@ -18,21 +30,31 @@ from etude.in_context.item_label import (
 from etude.in_context.probes import Transition, head_score, previous_position, transition
 
 __all__ = [
+    "AttentionOnlyClassifier",
     "ExemplarItems",
     "GaussianItems",
+    "InductionScores",
     "ItemLabelSequences",
     "ItemLabelTask",
     "Items",
     "Marginal",
+    "MinimalInductionHead",
+    "NestedLogitLoss",
+    "NestedLogits",
     "Transition",
     "context_label_accuracy",
     "encode",
+    "even_attention",
     "head_score",
+    "hidden_positions",
     "in_context_accuracy",
     "in_context_ceiling",
     "in_weights_accuracy",
+    "induction_scores",
     "interleave",
+    "label_to_item",
     "nearest_exemplar",
     "previous_position",
+    "target_to_labels",
     "transition",
 ]
