@@ -448,6 +448,7 @@ def test_processes_draw_sequences_of_their_own_and_keep_one_model(tmp_path):
         (lambda: ItemLabelTask(named(12), shots=3, ways=2).in_context(4, seeded()), "holds out 0"),
         (lambda: ItemLabelTask(gaussian(), 16).in_context(4, seeded(), ways=2, shots=5), "ways=2: 5 shots of 1 to 1"),
         (lambda: ItemLabelTask(gaussian(), 16).in_context(4, seeded(), labels=17), "labels=17: give 1 to 16"),
+        (lambda: ItemLabelTask(gaussian(), 16).in_context(4, seeded(), labels=0), "labels=0: give 1 to 16"),
         (lambda: ItemLabelTask(gaussian(), 16).in_weights(4, seeded(), ranks=(3, 65)), r"ranks=\(3, 65\)"),
         (lambda: ItemLabelTask(gaussian(1, 3), pairs=1).in_weights(4, seeded()), "2 classes or more"),
         (lambda: ItemLabelTask(gaussian(), 16).train(0, seeded()), "n=0"),

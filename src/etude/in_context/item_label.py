@@ -145,9 +145,10 @@ class Marginal:
             raise ValueError(f"count={count}: give 1 to {self._possible}, the classes there are")
         # On a GPU, asking how many repetitions are left would hold up every round.
         if len(self) <= _FEW or self.share_of_top(count - 1) > 0.5 or generator.device.type != "cpu":
-            # The smallest of exponential times with these rates: the order of arrivals is the order of such draws.
-            keys = torch.empty(n, len(self), device=generator.device).exponential_(generator=generator)
-            keys = keys if self._even else keys / self.probabilities.float()
+            keys = torch.rand(n, len(self), generator=generator, device=generator.device)
+            if not self._even:
+                # Exponential times with these rates: the order of arrivals is the order of such draws.
+                keys = keys.log_().neg_().div_(self.probabilities.float())
             return keys.topk(count, dim=1, largest=False).indices
         rows = self.sample((n, count), generator)
         earlier = torch.ones(count, count, dtype=torch.bool, device=rows.device).tril(-1)
@@ -226,6 +227,7 @@ class GaussianItems:
         _at_least("noise", noise, 0)
         self.classes, self.dim, self.noise = classes, dim, noise
         self.means = torch.randn(classes, dim, generator=generator, device=generator.device) / math.sqrt(dim)
+        self._shrunk = self.means / math.sqrt(1 + noise**2)
 
     @property
     def device(self) -> torch.device:
@@ -236,18 +238,21 @@ class GaussianItems:
         self, classes: Int[Tensor, "n count"], generator: torch.Generator, *, fresh: int = 0
     ) -> Float[Tensor, "n count dim"]:
         """An item of each class; arguments as for `Items`."""
-        n, count = classes.shape
-        means = functional.embedding(classes.clamp(max=self.classes - 1) if fresh else classes, self.means)
+        spread = 1 / math.sqrt(self.dim * (1 + self.noise**2))
         if fresh:
-            new = torch.randn(n * fresh, self.dim, generator=generator, device=self.device) / math.sqrt(self.dim)
-            own = classes - self.classes + fresh * torch.arange(n, device=self.device)[:, None]
-            means = torch.where(
-                (classes >= self.classes)[..., None], functional.embedding(own.clamp(min=0), new), means
-            )
+            n = len(classes)
+            new = torch.empty(n * fresh, self.dim, device=self.device).normal_(0, spread, generator=generator)
+            own = classes - self.classes
+            items = functional.embedding(own.clamp(min=0) + fresh * torch.arange(n, device=self.device)[:, None], new)
+            # Sequences of new classes alone are common; on a GPU looking whether these are would hold up the step.
+            if self.device.type != "cpu" or int(own.min()) < 0:
+                trained = functional.embedding(classes.clamp(max=self.classes - 1), self._shrunk)
+                items = torch.where((own >= 0)[..., None], items, trained)
+        else:
+            items = functional.embedding(classes, self._shrunk)
         if self.noise:
-            eta = torch.randn(n, count, self.dim, generator=generator, device=self.device)
-            means.add_(eta, alpha=self.noise / math.sqrt(self.dim)).div_(math.sqrt(1 + self.noise**2))
-        return means
+            items += torch.empty_like(items).normal_(0, self.noise * spread, generator=generator)
+        return items
 
 
 class ExemplarItems:
@@ -436,8 +441,9 @@ class ItemLabelTask:
             raise ValueError(f"ways={self.ways}: there are only {self._groups} {distinct} to tell them apart")
         by_group = self.marginal.probabilities.view(-1, self._groups)
         self._group_marginal = Marginal(by_group.sum(0))
-        # Which of a group's classes it is, by inverting the cumulative distribution among them.
-        self._within = (by_group.cumsum(0) / by_group.sum(0)).T.contiguous()[:, :-1]
+        # Which of a group's classes it is, by inverting the cumulative distribution among them; None where it is even.
+        within = (by_group.cumsum(0) / by_group.sum(0)).T.contiguous()[:, :-1]
+        self._within = within if zipf_exponent else None
 
     def train(self, n: int, generator: torch.Generator) -> ItemLabelSequences:
         """Sequences as in training.
@@ -446,6 +452,8 @@ class ItemLabelTask:
             n: how many, at least 1.
             generator: on the items' device.
         """
+        if self.p_novel == 1:
+            return self.in_context(n, generator)
         self._check(n, generator)
         device = generator.device
         novel = torch.rand(n, generator=generator, device=device) < self.p_novel
@@ -488,9 +496,9 @@ class ItemLabelTask:
         if ways is None and shots is None:
             ways = self.ways
         ways, shots = self._burst(ways, self.shots if shots is None else shots)
-        labels = self.labels if labels is None else labels
-        self._check_novel(ways, shots, labels)
-        classes, own = self._novel(n, ways, Marginal.zipf(labels, device=generator.device), generator)
+        self._check_novel(ways, shots, self.labels if labels is None else labels)
+        given = self._label_marginal if labels is None else Marginal.zipf(labels, device=generator.device)
+        classes, own = self._novel(n, ways, given, generator)
         slots, yes = self._slots(n, ways, shots, generator), torch.ones(n, dtype=torch.bool, device=generator.device)
         return self._assemble(slots, classes, own, yes, yes, generator, self._fresh(ways, shots))
 
@@ -554,8 +562,13 @@ class ItemLabelTask:
         if self.distinct is None:
             return self.marginal.sample((n, self.ways), generator)
         group = self._group_marginal.distinct(n, self.ways, generator)
-        uniform = torch.rand(n, self.ways, 1, generator=generator, device=generator.device, dtype=torch.float64)
-        return group + self._groups * (uniform >= self._within[group]).sum(-1)
+        if self._within is None:
+            each = self.items.classes // self._groups
+            which = torch.randint(each, group.shape, generator=generator, device=generator.device)
+        else:
+            uniform = torch.rand(*group.shape, 1, generator=generator, device=generator.device, dtype=torch.float64)
+            which = (uniform >= self._within[group]).sum(-1)
+        return group + self._groups * which
 
     def _own_labels(self, classes: Tensor, generator: torch.Generator) -> Tensor:
         if self.multiplicity == 1:
