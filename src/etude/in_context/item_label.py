@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -166,6 +166,7 @@ class Marginal:
         return torch.searchsorted(self._cumulative, uniform, right=True).clamp_(max=len(self) - 1)
 
 
+@runtime_checkable
 class Items(Protocol):
     """What classes look like. Write your own to put other items into the sequences.
 
