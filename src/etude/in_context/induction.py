@@ -33,7 +33,7 @@ from scipy.integrate import solve_ivp
 from torch import Tensor, nn
 from torch.nn import functional
 
-from etude.in_context.item_label import ItemLabelSequences
+from etude.in_context.item_label import ItemLabelSequences, _at_least
 from etude.in_context.probes import head_score
 from etude.nn import Transformer
 
@@ -449,8 +449,3 @@ class NestedLogitLoss:
             slope, (0.0, end), start, method="LSODA", t_eval=times.double().numpy(), rtol=1e-8, atol=1e-10
         )
         return torch.from_numpy(solved.y.T.copy())
-
-
-def _at_least(name: str, value: float, least: int) -> None:
-    if not (math.isfinite(value) and value >= least):
-        raise ValueError(f"{name}={value}: give a number of at least {least}")
