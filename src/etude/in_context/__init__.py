@@ -1,5 +1,65 @@
 """In-context learning: tasks, probes of attention heads and learning curves, and exact references to compare with."""
 
-from etude.in_context.probes import Transition, head_score, previous_position, transition
+from etude.in_context.functions import (
+    CNF,
+    DNF,
+    Conjunctions,
+    Disjunctions,
+    FunctionClass,
+    IntegerHalfspaces,
+    LinearFunctions,
+    Majorities,
+    NearestNeighbourRule,
+    Parities,
+    Prompts,
+    SparseDisjunctions,
+    Thresholds,
+    unseen,
+)
+from etude.in_context.learners import (
+    Averaging,
+    BayesPredictor,
+    EliminationLearner,
+    MajorityVote,
+    NearestNeighbour,
+    ParitySolver,
+    PerPromptNetwork,
+    RidgeRegression,
+    excess_error,
+    predicted,
+)
+from etude.in_context.probes import Transition, head_score, nearest_neighbour_labels, previous_position, transition
+from etude.in_context.prompt_model import PromptModel
 
-__all__ = ["Transition", "head_score", "previous_position", "transition"]
+__all__ = [
+    "CNF",
+    "DNF",
+    "Averaging",
+    "BayesPredictor",
+    "Conjunctions",
+    "Disjunctions",
+    "EliminationLearner",
+    "FunctionClass",
+    "IntegerHalfspaces",
+    "LinearFunctions",
+    "Majorities",
+    "MajorityVote",
+    "NearestNeighbour",
+    "NearestNeighbourRule",
+    "Parities",
+    "ParitySolver",
+    "PerPromptNetwork",
+    "PromptModel",
+    "Prompts",
+    "RidgeRegression",
+    "SparseDisjunctions",
+    "Thresholds",
+    "Transition",
+    "excess_error",
+    "head_score",
+    "nearest_neighbour_labels",
+    "predicted",
+    "previous_position",
+    "transition",
+    "unseen",
+]
