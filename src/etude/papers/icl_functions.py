@@ -83,7 +83,6 @@ from etude.study import (
 Sequence = Literal["transformer", "lstm"]
 AFTER = 5  # points after the prefix that are read
 LAST = 8  # points at the end of a prompt at which parities are read
-PER_PROMPT = 32  # prompts that a network is trained on alone, one for each of the last points
 LISTED = 5e8  # functions times inputs that are listed at most
 
 
@@ -137,7 +136,7 @@ study = Study(
     topic="in-context learning",
     presets={
         "smoke": Protocol(
-            bits=4, points=12, parity_bits=5, taught_bits=4, taught_points=12, taught_steps=4, free=3, width=8,
+            bits=3, points=10, parity_bits=5, taught_bits=3, taught_points=10, taught_steps=4, free=3, width=8,
             lstm_width=8, steps=4, batch=8, tests=16, seeds=2,
         ),
         "laptop": Protocol(),
@@ -284,7 +283,7 @@ def train_and_test(lab: Lab, config: Protocol, task: FunctionClass, sequence: Se
         end = torch.full((len(one), 1), points - 1)
         lab.record(by_point(shuffled, learners, None, end), prompts="shuffled")
     if isinstance(task, Parities):
-        few = slice(PER_PROMPT)
+        few = slice(max(1, config.tests // 16))  # each trains a network for each of its last points
         alone = PerPromptNetwork(last=LAST)(ordinary.x[few], ordinary.y[few])
         accuracy = (predicted(alone)[:, -LAST:] == ordinary.y[few, -LAST:]).double().mean()
         lab.record(prompts="ordinary", learner="network of each prompt", accuracy=accuracy)
