@@ -121,6 +121,10 @@ class Protocol(Config):
     """Adam's largest, for the transformer."""
     lstm_learning_rate: float = 5e-3
     """Adam's largest, for the LSTM."""
+    beta2: float = 0.98
+    """Adam's decay rate of squared gradients."""
+    decay: bool = True
+    """Whether the learning rate rises over the first steps and falls to zero along a cosine, or is constant."""
     tests: int = 600
     """Test prompts."""
 
@@ -147,7 +151,7 @@ study = Study(
         "paper": Protocol(
             bits=28, points=70, taught_bits=28, taught_points=70, taught_steps=30_000, free=20, width=256, layers=12,
             heads=8, spread=1.0, lstm_width=256, steps=30_000, learning_rate=1e-4, lstm_learning_rate=1e-3,
-            tests=1_280,
+            beta2=0.999, decay=False, tests=1_280,
         ),
     },
 )  # fmt: skip
@@ -205,10 +209,13 @@ def learn(
     steps = config.taught_steps if taught == 1 else config.steps
     model = network(config, sequence, task.bits, points, lab.generator("weights")).to(lab.device)  # type: ignore[attr-defined]
     rate = config.lstm_learning_rate if sequence == "lstm" else config.learning_rate
-    descent = torch.optim.Adam(model.parameters(), lr=rate, betas=(0.9, 0.98), fused=True)
+    descent = torch.optim.Adam(model.parameters(), lr=rate, betas=(0.9, config.beta2), fused=True)
     warm = max(1, min(100, steps // 10))
-    shape = lambda step: min(1.0, (step + 1) / warm) * (1 + math.cos(math.pi * step / steps)) / 2  # noqa: E731
-    schedule = torch.optim.lr_scheduler.LambdaLR(descent, shape)
+
+    def share(step: int) -> float:
+        return min(1.0, (step + 1) / warm) * (1 + math.cos(math.pi * step / steps)) / 2 if config.decay else 1.0
+
+    schedule = torch.optim.lr_scheduler.LambdaLR(descent, share)
     draws, start = lab.generator("training"), task.scored_from
     for _ in lab.track(range(steps), "steps"):
         prompts = task.prompts(config.batch, points, draws, taught=taught)
@@ -228,7 +235,9 @@ def scores(model: nn.Module, prompts: Prompts, device: torch.device) -> Tensor:
     return torch.cat([model(x, y) for x, y in chunks]).cpu()
 
 
-def by_point(prompts: Prompts, learners: dict[str, Tensor], expected: Tensor | None, at: Tensor) -> pd.DataFrame:
+def by_point(
+    prompts: Prompts, learners: dict[str, Tensor], expected: Tensor | None, at: Tensor, first: int = 0
+) -> pd.DataFrame:
     """Accuracy and regret of learners at given points (batch, places) that repeat no earlier one of their prompt."""
     y, new = prompts.y.gather(1, at), unseen(prompts.x).gather(1, at)
     ideal = None if expected is None else expected.gather(1, at)
@@ -240,7 +249,11 @@ def by_point(prompts: Prompts, learners: dict[str, Tensor], expected: Tensor | N
     for name, logits in learners.items():
         chosen = logits.gather(1, at)
         regret = math.nan if ideal is None else on_new(excess_error(chosen, ideal))
-        columns = {"point": range(at.shape[1]), "accuracy": on_new(predicted(chosen) == y), "regret": regret}
+        columns = {
+            "point": range(first, first + at.shape[1]),
+            "accuracy": on_new(predicted(chosen) == y),
+            "regret": regret,
+        }
         tables.append(pd.DataFrame(columns).assign(learner=name))
     return pd.concat(tables)
 
@@ -251,7 +264,7 @@ def train_and_test(lab: Lab, config: Protocol, task: FunctionClass, sequence: Se
     model = learn(lab, config, task, sequence, taught, points)
     draws, bayes = lab.generator("test"), ceiling(task)
 
-    def record(kind: str, prompts: Prompts, at: Tensor) -> None:
+    def record(kind: str, prompts: Prompts, at: Tensor, first: int = 0) -> None:
         x, y = prompts.x, prompts.y
         expected = None if bayes is None else bayes(x, y)
         learners = {
@@ -259,6 +272,7 @@ def train_and_test(lab: Lab, config: Protocol, task: FunctionClass, sequence: Se
             "one neighbour": NearestNeighbour(1)(x, y),
             "three neighbours": NearestNeighbour(3)(x, y),
             "averaging": Averaging()(x, y),
+            "always -1": -torch.ones_like(y),
         }
         if expected is not None:
             learners["Bayes"] = expected
@@ -266,10 +280,11 @@ def train_and_test(lab: Lab, config: Protocol, task: FunctionClass, sequence: Se
             learners["elimination"] = EliminationLearner()(x, y)
         if isinstance(task, Parities):
             learners["Gaussian elimination"] = ParitySolver()(x, y)
-        lab.record(by_point(prompts, learners, expected, at), prompts=kind)
+        lab.record(by_point(prompts, learners, expected, at, first), prompts=kind)
 
     ordinary = task.prompts(config.tests, points, draws)
-    record("ordinary", ordinary, torch.arange(points).expand_as(ordinary.y))
+    start = task.scored_from
+    record("ordinary", ordinary, torch.arange(start, points).expand(config.tests, -1), start)
     if isinstance(task, Conjunctions):
         lesson = task.prompts(config.tests, points, draws, taught=1)
         after = lesson.prefix[:, None] + torch.arange(AFTER)
@@ -514,7 +529,14 @@ def labels_carry_what_is_learnt(e: Evidence[Protocol]) -> Rule:
     return (mean(model - np.maximum(plus, minus)) <= 0.03).named("accuracy above the better constant")
 
 
-COLOURS = {"model": "C0", "Bayes": "black", "one neighbour": "C1", "three neighbours": "C3", "elimination": "C2"}
+COLOURS = {
+    "model": "C0",
+    "Bayes": "black",
+    "one neighbour": "C1",
+    "three neighbours": "C3",
+    "elimination": "C2",
+    "always -1": "0.6",
+}
 
 
 def draw(axes: Axes, table: Table, column: str, label: str, colour: str, style: str = "-") -> None:
