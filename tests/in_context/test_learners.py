@@ -88,6 +88,18 @@ def test_after_a_teaching_sequence_bayes_is_certain():
         assert torch.allclose(expected[after], prompts.y[after].double())
 
 
+def test_inputs_alone_give_away_what_summing_over_labels_leaves():
+    task = Conjunctions(3)
+    functions, prior = task.enumerate()
+    prompts = task.prompts(5, 6, draws())
+    for x, found in zip(prompts.x, BayesPredictor(task).inputs_alone(prompts.x)):
+        joint = prior * task.input_ratio(functions, x).prod(1)
+        assert found.item() == pytest.approx(((joint * task.labels(functions, x)[:, -1]).sum() / joint.sum()).item())
+    even = Parities(4, size=2)  # uniform inputs, half of whose functions are true at a point of two ones
+    x = torch.tensor([[[1.0, 1, 1, 1], [1, 1, -1, -1]]])
+    assert BayesPredictor(even).inputs_alone(x).item() == pytest.approx(4 / 6 - 2 / 6)
+
+
 def test_blocks_of_prompts_change_nothing(monkeypatch):
     task = Conjunctions(4)
     prompts = task.prompts(11, 8, draws())

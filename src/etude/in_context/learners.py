@@ -21,7 +21,7 @@ from itertools import pairwise
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import pad, soft_margin_loss
 
@@ -126,16 +126,36 @@ class BayesPredictor:
             ValueError: other values, a wrong number of bits, or labels that no function of the class gives.
         """
         _check(x, y)
-        if x.shape[-1] != self.bits:
-            raise ValueError(f"x has {x.shape[-1]} bits; the functions have {self.bits}")
-        if not bool((x.abs() == 1).all()):
-            raise ValueError("x: there are values other than -1 and +1")
-        codes = ((x > 0).long() << torch.arange(self.bits, device=x.device)).sum(-1)
+        codes = self._codes(x)
         block = max(1, _PAIRS // len(self.prior))
         parts = [
             self._block(c, y > 0, first * block) for first, (c, y) in enumerate(zip(codes.split(block), y.split(block)))
         ]
         return torch.cat(parts)
+
+    def inputs_alone(self, x: Float[Tensor, "batch points bits"]) -> Float[Tensor, " batch"]:
+        """E[y_m | x_1, ..., x_m] of the last point, with no label seen: what the inputs' distribution gives away.
+
+        Args:
+            x: inputs of -1 and +1.
+
+        Raises:
+            ValueError: other values or a wrong number of bits.
+        """
+        codes = self._codes(x)
+        log = self.prior.log().repeat(len(x), 1)
+        if self.ratio is not None:
+            for code in codes.T:
+                log = log + self.ratio[code].log()
+        signs = 2.0 * self.positive[codes[:, -1]] - 1
+        return (log.softmax(1) * signs).sum(1)
+
+    def _codes(self, x: Tensor) -> Int[Tensor, "batch points"]:
+        if x.shape[-1] != self.bits:
+            raise ValueError(f"x has {x.shape[-1]} bits; the functions have {self.bits}")
+        if not bool((x.abs() == 1).all()):
+            raise ValueError("x: there are values other than -1 and +1")
+        return ((x > 0).long() << torch.arange(self.bits, device=x.device)).sum(-1)
 
     def _block(self, codes: Tensor, y: Bool[Tensor, "batch points"], first: int) -> Float[Tensor, "batch points"]:
         """Keep the consistent (prompt, function) pairs only: their number falls with every label."""

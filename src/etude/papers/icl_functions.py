@@ -178,14 +178,19 @@ def functions(config: Protocol, task: str) -> FunctionClass:
     return classes[task]()
 
 
+def listable(task: FunctionClass) -> bool:
+    """Whether all functions at all inputs are few enough."""
+    count, bits = task.count(), getattr(task, "bits", 0)
+    return count is not None and count * 2**bits <= LISTED
+
+
 def ceiling(task: FunctionClass) -> Callable[[Tensor, Tensor], Tensor] | None:
     """The exact expected label; None where the functions are too many to list."""
     if isinstance(task, NearestNeighbourRule):
         return NearestNeighbour()  # determines every label that is scored
     if isinstance(task, Parities) and task.size is None:
         return ParitySolver()
-    count, bits = task.count(), getattr(task, "bits", 0)
-    return BayesPredictor(task) if count is not None and count * 2**bits <= LISTED else None
+    return BayesPredictor(task) if listable(task) else None
 
 
 def network(config: Protocol, sequence: Sequence, bits: int, points: int, generator: torch.Generator) -> PromptModel:
@@ -295,6 +300,8 @@ def train_and_test(lab: Lab, config: Protocol, task: FunctionClass, sequence: Se
         shuffled = replace(whole, y=torch.cat([whole.y[:, :-1].gather(1, order), whole.y[:, -1:]], 1))
         one = torch.ones_like(shuffled.y)
         learners = {"model": scores(model, shuffled, lab.device), "always +1": one, "always -1": -one}
+        if isinstance(bayes, BayesPredictor):
+            learners["inputs alone"] = bayes.inputs_alone(shuffled.x)[:, None].expand_as(one)
         end = torch.full((len(one), 1), points - 1)
         lab.record(by_point(shuffled, learners, None, end), prompts="shuffled")
     if isinstance(task, Parities):
@@ -402,7 +409,7 @@ def last(table: Table, config: Protocol) -> Quantity:
 
 def listed(config: Protocol) -> bool | str:
     """Whether the ceiling of conjunctions and halfspaces can be computed."""
-    fits = all(ceiling(functions(config, task)) is not None for task in ("conjunctions", "halfspaces"))
+    fits = all(listable(functions(config, task)) for task in ("conjunctions", "halfspaces"))
     return fits or "functions of so many bits cannot be listed, and without the exact ceiling there is no regret"
 
 
@@ -526,7 +533,11 @@ def labels_carry_what_is_learnt(e: Evidence[Protocol]) -> Rule:
         rows_of(e, "conjunctions", prompts="shuffled", learner=learner)["accuracy"]
         for learner in ("model", "always +1", "always -1")
     )
-    return (mean(model - np.maximum(plus, minus)) <= 0.03).named("accuracy above the better constant")
+    constant, shown = np.maximum(plus, minus), {}
+    if listed(e.config) is True:
+        inputs = rows_of(e, "conjunctions", prompts="shuffled", learner="inputs alone")["accuracy"]
+        shown["best prediction from inputs alone, above it"] = mean(inputs - constant)
+    return (mean(model - constant) <= 0.03).named("accuracy above the better constant").also(**shown)
 
 
 COLOURS = {
