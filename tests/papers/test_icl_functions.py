@@ -92,7 +92,7 @@ def test_repeated_points_are_left_out_and_the_rest_counted_by_hand():
 
 
 def test_ceilings_are_exact_or_absent():
-    config = Protocol()
+    config = study.presets["extended"]
     for name in ("conjunctions", "halfspaces", "sparse parities", "monotone conjunctions", "thresholds", "majorities"):
         assert listable(functions(config, name))  # the tables are not made here: they take seconds
     assert isinstance(ceiling(Conjunctions(3)), BayesPredictor)
