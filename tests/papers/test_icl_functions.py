@@ -16,7 +16,7 @@ from etude.in_context import (
     Prompts,
 )
 from etude.nn import Recurrent, Transformer
-from etude.papers.icl_functions import Protocol, by_hand, by_point, ceiling, functions, listable, network, study
+from etude.papers.icl_functions import by_hand, by_point, ceiling, functions, listable, network, study
 
 CLAIMS = {
     "conjunctions-are-learnt-nearly-optimally",

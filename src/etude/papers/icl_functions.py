@@ -147,8 +147,8 @@ study = Study(
         ),
         "laptop": Protocol(),
         "extended": Protocol(
-            bits=8, points=24, largest=2, free=8, width=64, layers=3, heads=4, lstm_width=128, steps=10_000, taught_steps=2_000,
-            learning_rate=2e-3, lstm_learning_rate=2e-3, tests=1_000,
+            bits=8, points=24, largest=2, free=8, width=64, layers=3, heads=4, steps=10_000,
+            taught_steps=2_000, learning_rate=2e-3, lstm_learning_rate=2e-3, tests=1_000,
         ),
         "paper": Protocol(
             bits=28, points=70, taught_bits=28, taught_points=70, taught_steps=30_000, free=20, width=256, layers=12,
