@@ -218,7 +218,7 @@ def learn(
 ) -> PromptModel:
     """Train on prompts that never repeat."""
     steps = config.taught_steps if taught == 1 else config.steps
-    model = network(config, sequence, task.bits, points, lab.generator("weights")).to(lab.device)  # type: ignore[attr-defined]
+    model = network(config, sequence, task.bits, points, lab.generator("weights")).to(lab.device)
     rate = config.lstm_learning_rate if sequence == "lstm" else config.learning_rate
     descent = torch.optim.Adam(model.parameters(), lr=rate, betas=(0.9, config.beta2), fused=True)
     warm = max(1, min(100, steps // 10))
