@@ -495,16 +495,13 @@ def one_model_learns_from_both_kinds_of_prompts(e: Evidence[Protocol]) -> Rule:
 
 @study.claim(reported="disputed in review: one posterior explains both curves", deviation=SMALL, when=listed)
 def one_posterior_explains_both(e: Evidence[Protocol]) -> Rule:
-    """One exact posterior that knows of no prefix is never more than 0.03 better than that model on either kind."""
+    """One exact posterior that knows of no prefix is never more than 0.05 better than that model on either kind."""
     ordinary, after = mixture(e, "regret")
-    bayes = dict(zip(("ordinary", "after"), mixture(e, "accuracy", learner="Bayes")))
+    ideal, certain = mixture(e, "accuracy", learner="Bayes")
     return all_of(
-        (mean(ordinary) <= 0.03).named("regret on ordinary prompts"),
-        (mean(after) <= 0.03).named("regret after the prefix"),
-    ).also(
-        **{"accuracy of the posterior, ordinary": mean(bayes["ordinary"])},
-        **{"accuracy of the posterior after the prefix": mean(bayes["after"])},
-    )
+        (mean(ordinary) <= 0.05).named("regret on ordinary prompts"),
+        (mean(after) <= 0.05).named("regret after the prefix"),
+    ).also(**{"accuracy of the posterior, ordinary": mean(ideal), "and after the prefix": mean(certain)})
 
 
 @study.claim(reported='"almost identical" on a range of tasks, worse on others', deviation=SMALL)
@@ -594,14 +591,8 @@ def taught_and_untaught(e: Evidence[Protocol], axes: Axes) -> None:
     for number, (taught, (task, label)) in enumerate(trained.items()):
         for kind, style in {"taught": "o-", "as late, untaught": "o--"}.items():
             words = "after the prefix" if kind == "taught" else "no prefix"
-            draw(
-                axes,
-                rows_of(e, task, taught=taught, prompts=kind),
-                "accuracy",
-                f"{label}: {words}",
-                f"C{number}",
-                style,
-            )
+            rows = rows_of(e, task, taught=taught, prompts=kind)
+            draw(axes, rows, "accuracy", f"{label}: {words}", f"C{number}", style)
             if number:
                 bayes = rows_of(e, task, taught=taught, prompts=kind, learner="Bayes")
                 draw(axes, bayes, "accuracy", f"Bayes (ceiling): {words}", "black", style.replace("o", "."))
