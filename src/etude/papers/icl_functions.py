@@ -10,7 +10,7 @@ no earlier one of their prompt, so that nothing can be looked up.
 so all classes but the sparse parities (10 bits, 2 of them) and the taught monotone conjunctions (12 bits) have 64
 inputs. Models are trained for a fixed number of steps with Adam on the logistic loss of all points; the learning rate
 rises over the first steps and falls to zero along a cosine. Rates, the spread of initial weights and the sizes were
-chosen on seed 101, on prompts of their own: for the transformer from 0.001 to 0.01, where 0.005 and more never leave
+chosen on seed 101, on prompts of their own: for the transformer from 0.001 to 0.01, where 0.005 did not leave
 the plateau on halfspaces; for the LSTM from 0.003 to 0.01 and from 32 to 128 units, where only the last learns
 conjunctions in so few steps. Initial matrices are wider than GPT-2's, which at width 48 leave attention flat for most
 of so short a training. A model trained with a prefix in half of the prompts sees half as many ordinary ones.
