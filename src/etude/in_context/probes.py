@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-__all__ = ["Transition", "head_score", "previous_position", "transition"]
+__all__ = ["Transition", "head_score", "nearest_neighbour_labels", "previous_position", "transition"]
 
 
 def head_score(
@@ -112,3 +112,32 @@ def transition(
         return float(steps[left] + part * (steps[left + 1] - steps[left]))
 
     return Transition(crossing(0.2), crossing(0.5), crossing(0.8))
+
+
+def nearest_neighbour_labels(
+    x: Float[Tensor, "batch points dims"], start: int = 1
+) -> Bool[Tensor, "batch positions positions"]:
+    """Targets of a nearest-neighbour head, where x and y take turns and the last y is left out (`PromptModel`).
+
+    Each x looks at the y of the most similar earlier x by cosine; of several equally similar ones, at all.
+
+    Args:
+        x: inputs of the prompts.
+        start: the first point that looks back, at least 1.
+
+    Raises:
+        ValueError: fewer than two points, or a start that is not one of the later points.
+
+    Source: Bhattamishra et al., ICLR 2024 (arXiv 2310.03016), "nearest neighbour score".
+    """
+    batch, points, _ = x.shape
+    if not 1 <= start < points:
+        raise ValueError(f"start={start}: give a number from 1 to {points - 1}, the points but the first")
+    unit = torch.nn.functional.normalize(x.double(), dim=-1)
+    place = torch.arange(points, device=x.device)
+    similarity = (unit @ unit.mT).masked_fill(place[:, None] <= place, -torch.inf)
+    nearest = similarity >= similarity.amax(-1, keepdim=True) - 1e-9  # equal but for rounding
+    nearest &= (place[:, None] > place) & (place[:, None] >= start)
+    targets = torch.zeros(batch, 2 * points - 1, 2 * points - 1, dtype=torch.bool, device=x.device)
+    targets[:, ::2, 1::2] = nearest[:, :, :-1]
+    return targets
