@@ -3,6 +3,7 @@
 from etude.nn.convolutional import conv_n, convolutional
 from etude.nn.initialization import glorot_initialise_, glorot_normal_
 from etude.nn.mlp import lenet_300_100
+from etude.nn.ngram_head import NGramHeads, NGramMixer, ngram_attention, ngram_mean, ngram_sum
 from etude.nn.recurrent import GatedLinearRecurrence, Recurrent, linear_recurrence
 from etude.nn.transformer import Attention, Block, Transformer, attention_mask, rotate, sinusoidal_positions
 
@@ -10,6 +11,8 @@ __all__ = [
     "Attention",
     "Block",
     "GatedLinearRecurrence",
+    "NGramHeads",
+    "NGramMixer",
     "Recurrent",
     "Transformer",
     "attention_mask",
@@ -19,6 +22,9 @@ __all__ = [
     "glorot_normal_",
     "lenet_300_100",
     "linear_recurrence",
+    "ngram_attention",
+    "ngram_mean",
+    "ngram_sum",
     "rotate",
     "sinusoidal_positions",
 ]
