@@ -10,10 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-__all__ = ["Transition", "head_score", "previous_position", "transition"]
+from etude.nn import ngram_attention
+
+__all__ = ["Transition", "chance_corrected", "head_score", "ngram_followers", "previous_position", "transition"]
 
 
 def head_score(
@@ -112,3 +114,39 @@ def transition(
         return float(steps[left] + part * (steps[left + 1] - steps[left]))
 
     return Transition(crossing(0.2), crossing(0.5), crossing(0.8))
+
+
+def ngram_followers(
+    tokens: Int[Tensor, "batch positions"], order: int = 1
+) -> Bool[Tensor, "batch positions positions"]:
+    """Targets of an n-gram head: what followed earlier occurrences of the last `order` tokens.
+
+    Of order 1 they are an induction head's (prefix matching).
+
+    Args:
+        tokens: token numbers.
+        order: how many tokens are compared, at least 1.
+    """
+    return ngram_attention(tokens, order) > 0
+
+
+def chance_corrected(
+    scores: Float[Tensor, " heads"], targets: Bool[Tensor, "#batch queries positions"]
+) -> Float[Tensor, " heads"]:
+    """``(score - chance) / (1 - chance)``: 0 for attention spread evenly over the past, 1 for nothing but targets.
+
+    Where tokens are few, many positions are targets, and a head that looks at nothing in particular scores high.
+
+    Args:
+        scores: of `head_score`, from causal attention of all positions.
+        targets: the ones they were computed with.
+
+    Raises:
+        ValueError: targets of fewer queries than positions, or no query has any.
+    """
+    if targets.shape[-2] != targets.shape[-1]:
+        raise ValueError(f"targets of shape {tuple(targets.shape)}: give those of all positions, as many queries")
+    even = torch.ones(targets.shape[-2:], dtype=scores.dtype, device=scores.device).tril()
+    even = (even / even.sum(-1, keepdim=True)).expand(len(targets), 1, -1, -1)
+    chance = head_score(even, targets)
+    return (scores - chance) / (1 - chance)
