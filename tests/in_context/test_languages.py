@@ -265,6 +265,34 @@ def test_no_predictor_loses_less_than_the_posterior():
     assert truth < best < min(others)
 
 
+def test_the_oracle_is_right_about_states_that_were_left_before():
+    automata = SMALL.sample(40, seeded())
+    prompts = automata.prompts(30, seeded(1), strings=(2, 6))
+    found = SMALL.oracle_accuracy(automata, prompts)
+    for row, table in enumerate(automata.transitions.tolist()):
+        used = {symbol for state in table for symbol, following in enumerate(state) if following >= 0}
+        left = set()
+        for place in range(30):
+            state = int(prompts.states[row, place])
+            guess = sum(following >= 0 for following in table[state]) / max(len(used), 3)
+            assert found[row, place].item() == pytest.approx(1 if state in left else guess)
+            left |= {state} if prompts.scored[row, place] else set()
+
+
+def test_no_predictor_is_right_more_often_than_the_oracle():
+    """One that is told states, and where one is new guesses any symbol of the alphabet, is right as often."""
+    family = RandomAutomata(symbols=4, states=(5, 5), out_degree=(2, 2), alphabet=(4, 4))
+    automata = family.sample(4_000, seeded())
+    prompts = automata.prompts(20, seeded(1), strings=(4, 9))
+    oracle = family.oracle_accuracy(automata, prompts)
+    guess = prompts.support.gather(2, torch.randint(4, (4_000, 20, 1), generator=seeded(2)))[..., 0].float()
+    told = torch.where(oracle == 1, oracle, guess)
+    assert told.mean().item() == pytest.approx(oracle.mean().item(), abs=0.01)
+    for order in range(4):
+        predicted = InContextNGram(order)(prompts.tokens, 4)
+        assert bool((support_accuracy(predicted, prompts.support).mean(0) <= oracle.mean(0) + 0.02).all())
+
+
 # ---- metrics ---------------------------------------------------------------------------------------------------------
 
 

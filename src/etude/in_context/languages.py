@@ -348,6 +348,27 @@ class RandomAutomata:
             made = Automata._of(transitions)
         raise RuntimeError("exclude: a hundred draws in a row were excluded; exclude fewer, or widen the distribution")
 
+    def oracle_accuracy(self, automata: Automata, prompts: Prompts) -> Float[Tensor, "prompts length"]:
+        """The `support_accuracy` of one who is told every state, and what the alphabet is: a ceiling for any learner.
+
+        Once the prompt has gone on from a state, what it went on with is a right guess there. A state it has not left
+        yet says nothing, as its symbols were drawn without regard to the others': a guess is right with a chance of
+        its out-degree over the alphabet's size. (For the size stands the number of symbols that the automaton uses or
+        the least there can be, which errs upwards. What little can be concluded from that no two states were merged
+        is left out.)
+
+        Args:
+            automata: drawn from this distribution.
+            prompts: of these automata.
+        """
+        table = automata.transitions
+        least, _ = self._alphabet
+        here = torch.nn.functional.one_hot(prompts.states, table.shape[1])
+        left = (here * prompts.scored[:, :, None]).cumsum(1) - here * prompts.scored[:, :, None]
+        known = (left * here).sum(-1) > 0
+        size = (table >= 0).any(1).sum(1).clamp(min=least)
+        return torch.where(known, 1.0, prompts.support.sum(-1) / size[:, None])
+
     def _draw(self, count: int, generator: torch.Generator) -> Automata:
         device, states = generator.device, self.states[1]
 
