@@ -19,8 +19,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -59,6 +58,7 @@ from etude.study import (
 )
 
 Network = Literal["transformer", "lstm", "gru", "linear recurrence"]
+EVERY: tuple[Network, ...] = ("transformer", "lstm", "gru", "linear recurrence")
 
 
 class Protocol(Config):
@@ -74,6 +74,8 @@ class Protocol(Config):
     """Tokens of a prompt, where heads are compared."""
     steps: int = 150
     """Training steps, where heads are compared."""
+    headed: tuple[Network, ...] = ("lstm",)
+    """Networks that heads are put in front of."""
     networks: tuple[Network, ...] = ("transformer", "lstm")
     """Networks that are compared without heads."""
     compared_symbols: int = 6
@@ -128,15 +130,16 @@ study = Study(
         "smoke": Protocol(
             steps=4, length=110, compared_length=40, compared_steps=4, width=16, batch=8, held_out=16, evaluations=2,
             vocabulary=260, text_width=16, text_layers=1, text_length=32, text_steps=4, text_windows=4, seeds=2,
+            headed=("lstm", "transformer"),
         ),
         "laptop": Protocol(),
         "extended": Protocol(
-            networks=("transformer", "lstm", "gru", "linear recurrence"), compared_symbols=10, compared_length=160,
+            headed=EVERY, networks=EVERY, compared_symbols=10, compared_length=160,
             compared_steps=6_000, held_out=1_000, text_batch=16, text_steps=2_000, text_windows=1_000,
         ),
         "paper": Protocol(
             symbols=18, states=(4, 12), strings=(1, 49), length=500, steps=100_000,
-            networks=("transformer", "lstm", "gru", "linear recurrence"), compared_symbols=18, compared_length=500,
+            headed=EVERY, networks=EVERY, compared_symbols=18, compared_length=500,
             compared_steps=250_000, width=256, layers=4, training_prompts=40_000, held_out=500, evaluations=100,
             vocabulary=8_000, text_width=1_024, text_layers=24, text_length=1_024, text_batch=32, text_steps=5_000,
             text_windows=1_000,
@@ -201,8 +204,7 @@ def training(
 # ---- languages -------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Languages:
+class Languages(NamedTuple):
     """A family of languages, those held out, their prompts, and an endless supply of others."""
 
     family: RandomAutomata
@@ -234,27 +236,22 @@ def languages(lab: Lab, config: Protocol, symbols: int, length: int) -> Language
     return Languages(family, held_out, prompts, again)
 
 
-def scores(predicted: Float[Tensor, "prompts length symbols"], prompts: Prompts) -> dict[str, Tensor]:
-    """Accuracy and distance from the truth at every position, and their means over what is scored."""
-    at = {
-        "accuracy": support_accuracy(predicted, prompts.support),
-        "tvd": total_variation(predicted, prompts.distribution),
-    }
-    scored = prompts.scored
-    late = scored & (torch.arange(scored.shape[1]) >= LATE)
-    means = {name: values[scored].mean() for name, values in at.items()}
-    by_position = {f"{name} by position": (values * scored).sum(0) / scored.sum(0) for name, values in at.items()}
-    return {**means, "late accuracy": at["accuracy"][late].mean(), **by_position}
-
-
-def record(lab: Lab, found: dict[str, Tensor], **about: Any) -> None:
-    """A row for the whole prompt, and with ``positions=True`` one for each position too."""
-    positions = about.pop("positions", True)
-    whole = {name.replace(" ", "_"): value for name, value in found.items() if value.ndim == 0}
-    lab.record(**whole, **about, position=-1)
+def record(
+    lab: Lab,
+    predicted: Float[Tensor, "prompts length symbols"],
+    prompts: Prompts,
+    *,
+    positions: bool = True,
+    **about: Any,
+) -> None:
+    """Accuracy and distance from the truth over the whole prompt and, if asked for, at each position."""
+    accuracy = support_accuracy(predicted, prompts.support)
+    tvd, scored = total_variation(predicted, prompts.distribution), prompts.scored
+    late = accuracy[:, LATE:][scored[:, LATE:]].mean()
+    lab.record(accuracy=accuracy[scored].mean(), late_accuracy=late, tvd=tvd[scored].mean(), **about, position=-1)
     if positions:
-        for place, (accuracy, tvd) in enumerate(zip(found["accuracy by position"], found["tvd by position"])):
-            lab.record(accuracy=accuracy, tvd=tvd, **about, position=place)
+        for place, value in enumerate((accuracy * scored).sum(0) / scored.sum(0)):
+            lab.record(accuracy=value, **about, position=place)
 
 
 def predictions(model: Reader, tokens: Tensor, device: torch.device, *, elsewhere: bool = False) -> Tensor:
@@ -277,10 +274,9 @@ def references(lab: Lab, config: Protocol) -> None:
         made = languages(lab, config, symbols, length)
         prompts = made.prompts
         for n in (1, 2, 3, 4):
-            found = InContextNGram(n - 1)(prompts.tokens, symbols)
-            record(lab, scores(found, prompts), setting=setting, predictor=f"{n}-gram")
+            record(lab, InContextNGram(n - 1)(prompts.tokens, symbols), prompts, setting=setting, predictor=f"{n}-gram")
         seen = InContextNGram(0, "uniform-support")(prompts.tokens, symbols)
-        record(lab, scores(seen, prompts), setting=setting, predictor="symbols seen")
+        record(lab, seen, prompts, setting=setting, predictor="symbols seen")
         told, scored = made.family.oracle_accuracy(made.held_out, prompts), prompts.scored
         curve = (told * scored).sum(0) / scored.sum(0)
         lab.record(setting=setting, predictor="told states", accuracy=told[scored].mean(), position=-1)
@@ -288,21 +284,21 @@ def references(lab: Lab, config: Protocol) -> None:
             lab.record(setting=setting, predictor="told states", accuracy=accuracy, position=place)
 
 
-@study.measure(over=lambda config: grid(heads=list(ORDERS)))
-def heads_of_an_lstm(lab: Lab, config: Protocol, *, heads: str) -> None:
-    """An LSTM behind n-gram heads of some orders, behind none, or behind heads that look where another prompt says."""
+@study.measure(over=lambda config: grid(network=list(config.headed), heads=list(ORDERS)))
+def headed_networks(lab: Lab, config: Protocol, *, network: Network, heads: str) -> None:
+    """A network behind heads of some orders, behind none, or behind heads that look where another prompt says."""
     made, generator = languages(lab, config, config.symbols, config.length), lab.generator("weights")
     symbols, width, elsewhere = config.symbols, config.width, heads == "of another prompt"
-    body = sequence_model("lstm", width, config.layers, generator)
+    body = sequence_model(network, width, config.layers, generator)
     if orders := ORDERS[heads]:
         body = NGramHeads(body, width, orders, generator=lab.generator("heads"))
     model = Reader(symbols + 1, symbols, width, body, lab.generator("embedding")).to(lab.device)
     every = max(config.steps // config.evaluations, 1)
-    run = training(model, made.draw, config.steps, RATES["lstm"], elsewhere=elsewhere)
+    run = training(model, made.draw, config.steps, RATES[network], elsewhere=elsewhere)
     for step in lab.track(run, "steps"):
         if step % every == 0 or step == config.steps:
             found = predictions(model, made.prompts.tokens, lab.device, elsewhere=elsewhere)
-            record(lab, scores(found, made.prompts), step=step, positions=step == config.steps)
+            record(lab, found, made.prompts, step=step, positions=step == config.steps)
 
 
 @study.measure(over=lambda config: grid(network=list(config.networks)))
@@ -325,12 +321,12 @@ def plain_networks(lab: Lab, config: Protocol, *, network: Network) -> None:
         return {"head": float(chance_corrected(found, targets).max()), "raw_head": float(found.max())}
 
     def measure(step: int, positions: bool) -> None:
-        predicted = predictions(model, tokens, lab.device)
-        found = scores(predicted, made.prompts)
-        for n in (2, 3):
-            ngram = InContextNGram(n - 1)(tokens, symbols)
-            found[f"from {n}-gram"] = total_variation(predicted, ngram)[scored].mean()
-        record(lab, found, step=step, positions=positions, **best_head())
+        found = predictions(model, tokens, lab.device)
+        distances = {
+            f"from_{n}_gram": total_variation(found, InContextNGram(n - 1)(tokens, symbols))[scored].mean()
+            for n in (2, 3)
+        }
+        record(lab, found, made.prompts, step=step, positions=positions, **distances, **best_head())
 
     measure(0, positions=False)
     steps, every = config.compared_steps, max(config.compared_steps // config.evaluations, 1)
@@ -464,7 +460,7 @@ def identities(lab: Lab, config: Protocol) -> None:
 
 def of_lstm(e: Evidence[Protocol], heads: str, column: str) -> Quantity:
     """A column of the LSTM with some heads, after the last step and over the whole prompt."""
-    return e[heads_of_an_lstm].at(heads=heads, step=e.config.steps, position=-1)[column]
+    return e[headed_networks].at(network="lstm", heads=heads, step=e.config.steps, position=-1)[column]
 
 
 def of_network(e: Evidence[Protocol], network: str, column: str, step: int | None = None) -> Quantity:
@@ -521,10 +517,10 @@ def longer_contexts_help_by_matching(e: Evidence[Protocol]) -> Rule:
 @study.claim(reported="large transformers nearest to smoothed 3-grams (section 5)", deviation="back-off 3-gram")
 def transformer_is_nearer_to_ngrams(e: Evidence[Protocol]) -> Rule:
     """The transformer's predictions are nearer to the prompt's 3-gram than the LSTM's are."""
-    nearer = mean(of_network(e, "transformer", "from_3-gram") - of_network(e, "lstm", "from_3-gram"))
+    nearer = mean(of_network(e, "transformer", "from_3_gram") - of_network(e, "lstm", "from_3_gram"))
     return (nearer < 0).named("total variation").also(
         **{
-            f"{network} from {n}-gram": mean(of_network(e, network, f"from_{n}-gram"))
+            f"{network} from {n}-gram": mean(of_network(e, network, f"from_{n}_gram"))
             for network in ("transformer", "lstm")
             for n in (2, 3)
         },
@@ -591,7 +587,7 @@ def draw_references(e: Evidence[Protocol], axes: Axes, setting: str) -> None:
 @study.figure
 def accuracy_of_an_lstm_with_heads(e: Evidence[Protocol], axes: Axes) -> None:
     """Accuracy over training by the heads' orders, beside the prompt's n-grams and the ceiling."""
-    for heads, rows in e[heads_of_an_lstm].at(position=-1).split("heads"):
+    for heads, rows in e[headed_networks].at(network="lstm", position=-1).split("heads"):
         label = heads if heads in ("no heads", "of another prompt") else f"heads {heads}"
         axes.plot(*rows.curve("step", "accuracy"), "o-", markersize=3, label=label)
     draw_references(e, axes, "heads")
@@ -612,7 +608,7 @@ def accuracy_of_networks(e: Evidence[Protocol], axes: Axes) -> None:
 @study.figure
 def accuracy_in_the_prompt(e: Evidence[Protocol], axes: Axes) -> None:
     """Accuracy by position after training: how fast a language is learnt from its strings."""
-    for heads, rows in e[heads_of_an_lstm].at(step=e.config.steps).split("heads"):
+    for heads, rows in e[headed_networks].at(network="lstm", step=e.config.steps).split("heads"):
         if heads in ("no heads", "1, 2, 3"):
             axes.plot(*smooth(rows), label="LSTM" if heads == "no heads" else f"LSTM, heads {heads}")
     for predictor, style in {"2-gram": ":", "3-gram": "-.", "told states": "-"}.items():
