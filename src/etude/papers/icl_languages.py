@@ -278,9 +278,8 @@ def references(lab: Lab, config: Protocol) -> None:
         seen = InContextNGram(0, "uniform-support")(prompts.tokens, symbols)
         record(lab, seen, prompts, setting=setting, predictor="symbols seen")
         told, scored = made.family.oracle_accuracy(made.held_out, prompts), prompts.scored
-        curve = (told * scored).sum(0) / scored.sum(0)
         lab.record(setting=setting, predictor="told states", accuracy=told[scored].mean(), position=-1)
-        for place, accuracy in enumerate(curve):
+        for place, accuracy in enumerate((told * scored).sum(0) / scored.sum(0)):
             lab.record(setting=setting, predictor="told states", accuracy=accuracy, position=place)
 
 
@@ -421,7 +420,7 @@ def identities(lab: Lab, config: Protocol) -> None:
     """The layer, the languages and the metrics against brute force on random strings and automata."""
     generator, symbols = lab.generator("strings"), 4
     tokens = torch.randint(symbols, (20, 60), generator=generator)
-    hot, order = one_hot(tokens, symbols).double(), 0
+    hot = one_hot(tokens, symbols).double()
     for order in (1, 2, 3):
         expected = torch.stack([successors(prompt, order, symbols) for prompt in tokens.tolist()])
         matrix = ngram_attention(tokens, order, dtype=torch.float64) @ hot
