@@ -576,32 +576,30 @@ def the_layer_counts(e: Evidence[Protocol]) -> Rule:
 # ---- figures ---------------------------------------------------------------------------------------------------------
 
 
-def draw_references(e: Evidence[Protocol], axes: Axes, setting: str) -> None:
-    """Levels of the n-grams, and the ceiling: one who is told the states."""
-    for predictor, style in {"2-gram": ":", "3-gram": "-.", "told states": "-"}.items():
+REFERENCES = {"2-gram": ":", "3-gram": "-.", "told states": "-"}  # the last is the ceiling
+
+
+def learning_curves(e: Evidence[Protocol], axes: Axes, setting: str, curves: dict[str, Table]) -> None:
+    """Accuracy over training beside the prompt's n-grams and the ceiling: one who is told the states."""
+    for label, rows in curves.items():
+        axes.plot(*rows.at(position=-1).curve("step", "accuracy"), "o-", markersize=3, label=label)
+    for predictor, style in REFERENCES.items():
         level = of_reference(e, setting, predictor).value
         axes.axhline(level, color="0.4", linewidth=1, linestyle=style, label=predictor)
+    axes.set(xlabel="training step", ylabel="accuracy on new languages")
+    axes.legend(frameon=False, fontsize="small")
 
 
 @study.figure
 def accuracy_of_an_lstm_with_heads(e: Evidence[Protocol], axes: Axes) -> None:
     """Accuracy over training by the heads' orders, beside the prompt's n-grams and the ceiling."""
-    for heads, rows in e[headed_networks].at(network="lstm", position=-1).split("heads"):
-        label = heads if heads in ("no heads", "of another prompt") else f"heads {heads}"
-        axes.plot(*rows.curve("step", "accuracy"), "o-", markersize=3, label=label)
-    draw_references(e, axes, "heads")
-    axes.set(xlabel="training step", ylabel="accuracy on new languages")
-    axes.legend(frameon=False, fontsize="small")
+    learning_curves(e, axes, "heads", dict(e[headed_networks].at(network="lstm").split("heads")))
 
 
 @study.figure
 def accuracy_of_networks(e: Evidence[Protocol], axes: Axes) -> None:
     """Accuracy over training without heads, beside the prompt's n-grams and the ceiling."""
-    for network, rows in e[plain_networks].at(position=-1).split("network"):
-        axes.plot(*rows.curve("step", "accuracy"), "o-", markersize=3, label=network)
-    draw_references(e, axes, "networks")
-    axes.set(xlabel="training step", ylabel="accuracy on new languages")
-    axes.legend(frameon=False, fontsize="small")
+    learning_curves(e, axes, "networks", dict(e[plain_networks].split("network")))
 
 
 @study.figure
@@ -610,7 +608,7 @@ def accuracy_in_the_prompt(e: Evidence[Protocol], axes: Axes) -> None:
     for heads, rows in e[headed_networks].at(network="lstm", step=e.config.steps).split("heads"):
         if heads in ("no heads", "1, 2, 3"):
             axes.plot(*smooth(rows), label="LSTM" if heads == "no heads" else f"LSTM, heads {heads}")
-    for predictor, style in {"2-gram": ":", "3-gram": "-.", "told states": "-"}.items():
+    for predictor, style in REFERENCES.items():
         rows = e[references].at(setting="heads", predictor=predictor)
         axes.plot(*smooth(rows), style, color="0.4", linewidth=1, label=predictor)
     axes.set(xlabel="symbols read", ylabel="accuracy on new languages")
