@@ -113,7 +113,7 @@ class Protocol(Config):
 
 
 ORDERS = {"no heads": (), "1": (1,), "1, 2": (1, 2), "1, 2, 3": (1, 2, 3), "of another prompt": (1, 2, 3)}
-RATES = {"transformer": 2e-3, "lstm": 5e-3, "gru": 5e-3, "linear recurrence": 5e-3, "text": 3e-3}
+RATES = {"transformer": 5e-3, "lstm": 1e-2, "gru": 1e-2, "linear recurrence": 1e-2, "text": 3e-3}
 LATE = 100  # where accuracy is called late: more symbols than that were read
 LONGER = 1.1  # times the steps for the transformer that reads text without heads, for it not to have less time
 
