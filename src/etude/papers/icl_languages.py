@@ -138,8 +138,8 @@ study = Study(
             text_batch=16, text_steps=2_000, text_windows=1_000,
         ),
         "paper": Protocol(
-            symbols=18, states=(4, 12), strings=(1, 49), length=500, training_prompts=40_000, held_out=500, evaluations=100,
-            headed=EVERY, networks=EVERY, steps=250_000, compared_steps=250_000, width=256, layers=4,
+            symbols=18, states=(4, 12), strings=(1, 49), length=500, training_prompts=40_000, held_out=500,
+            evaluations=100, headed=EVERY, networks=EVERY, steps=250_000, compared_steps=250_000, width=256, layers=4,
             vocabulary=8_000, text_width=1_024, text_layers=24, text_length=1_024, text_batch=32, text_steps=5_000,
             text_windows=1_000,
         ),
