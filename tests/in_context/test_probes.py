@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from etude.in_context import head_score, previous_position, transition
+from etude.in_context import chance_corrected, head_score, ngram_followers, previous_position, transition
 
 
 def test_a_previous_token_head_scores_one_and_an_even_one_what_chance_gives():
@@ -68,3 +68,27 @@ def test_a_curve_that_starts_high_is_there_from_the_start():
 def test_bad_arguments_are_named(arguments, named):
     with pytest.raises(ValueError, match=named):
         transition(*arguments)
+
+
+def test_an_ngram_head_scores_one_and_an_even_one_nothing():
+    tokens = torch.randint(3, (4, 20), generator=torch.Generator().manual_seed(0))
+    for order in (1, 2):
+        targets = ngram_followers(tokens, order)
+        for i in range(20):
+            for j in range(20):
+                same = tokens[:, max(i - order + 1, 0) : i + 1].tolist(), tokens[:, max(j - order, 0) : j].tolist()
+                expected = [i >= order - 1 and order <= j <= i and a == b for a, b in zip(*same)]
+                assert targets[:, i, j].tolist() == expected
+        looking = torch.where(targets.any(-1, keepdim=True), targets, torch.ones(20, 20).tril())
+        even = torch.ones(20, 20).tril().expand(4, 20, 20)
+        attention = torch.stack([looking, even], dim=1)
+        attention = attention / attention.sum(-1, keepdim=True)
+        scores = head_score(attention, targets)
+        assert scores[0].item() == pytest.approx(1)
+        assert 0.05 < scores[1] < 0.95
+        assert chance_corrected(scores, targets).tolist() == pytest.approx([1, 0], abs=1e-6)
+
+
+def test_chance_is_of_all_positions():
+    with pytest.raises(ValueError, match="as many queries"):
+        chance_corrected(torch.ones(1), torch.ones(1, 2, 3, dtype=torch.bool))

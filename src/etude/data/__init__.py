@@ -1,8 +1,8 @@
 """Data sets: where they are, that they are the right ones, and how they are divided.
 
 ``images("fashion-mnist")`` finds a named set of labelled images, or takes your own; ``omniglot()`` finds drawings of
-many characters; ``available()`` says which sets are at hand. Importing this package imports neither torch nor any
-reader of files: they come with the first set loaded.
+many characters, ``spoken_digits()`` recordings, ``texts("wikitext-2")`` a text; ``available()`` says which sets are at
+hand. Importing this package imports neither torch nor any reader of files: they come with the first set loaded.
 """
 
 from etude.data import image_sets as _image_sets  # its loaders enter their names on import
@@ -10,8 +10,10 @@ from etude.data.characters import Characters, omniglot
 from etude.data.image_data import ImageData, Part, images
 from etude.data.locate import DataStatus, available
 from etude.data.speech import SpokenDigits, Utterances, connected_digits, dial_tones, spoken_digits
+from etude.data.text import BytePairs, texts
 
 __all__ = [
+    "BytePairs",
     "Characters",
     "DataStatus",
     "ImageData",
@@ -24,5 +26,6 @@ __all__ = [
     "images",
     "omniglot",
     "spoken_digits",
+    "texts",
 ]
 del _image_sets

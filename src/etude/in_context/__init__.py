@@ -43,6 +43,15 @@ from etude.in_context.item_label import (
     interleave,
     nearest_exemplar,
 )
+from etude.in_context.languages import (
+    Automata,
+    Prompts,
+    RandomAutomata,
+    bayes_predictive,
+    enumerate_automata,
+    support_accuracy,
+    total_variation,
+)
 from etude.in_context.learners import (
     Averaging,
     BayesPredictor,
@@ -55,14 +64,24 @@ from etude.in_context.learners import (
     excess_error,
     predicted,
 )
+from etude.in_context.ngram import InContextNGram, successor_counts
 from etude.in_context.pair_classifier import PairClassifier
-from etude.in_context.probes import Transition, head_score, nearest_neighbour_labels, previous_position, transition
+from etude.in_context.probes import (
+    Transition,
+    chance_corrected,
+    head_score,
+    nearest_neighbour_labels,
+    ngram_followers,
+    previous_position,
+    transition,
+)
 from etude.in_context.prompt_model import PromptModel
 
 __all__ = [
     "CNF",
     "DNF",
     "AttentionOnlyClassifier",
+    "Automata",
     "Averaging",
     "BayesPredictor",
     "Conjunctions",
@@ -71,6 +90,7 @@ __all__ = [
     "ExemplarItems",
     "FunctionClass",
     "GaussianItems",
+    "InContextNGram",
     "InductionScores",
     "IntegerHalfspaces",
     "ItemLabelSequences",
@@ -91,12 +111,16 @@ __all__ = [
     "PerPromptNetwork",
     "PromptModel",
     "Prompts",
+    "RandomAutomata",
     "RidgeRegression",
     "SparseDisjunctions",
     "Thresholds",
     "Transition",
+    "bayes_predictive",
+    "chance_corrected",
     "context_label_accuracy",
     "encode",
+    "enumerate_automata",
     "even_attention",
     "excess_error",
     "head_score",
@@ -109,9 +133,13 @@ __all__ = [
     "label_to_item",
     "nearest_exemplar",
     "nearest_neighbour_labels",
+    "ngram_followers",
     "predicted",
     "previous_position",
+    "successor_counts",
+    "support_accuracy",
     "target_to_labels",
+    "total_variation",
     "transition",
     "unseen",
 ]

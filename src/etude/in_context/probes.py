@@ -10,10 +10,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-__all__ = ["Transition", "head_score", "nearest_neighbour_labels", "previous_position", "transition"]
+from etude.nn import ngram_attention
+
+__all__ = [
+    "Transition",
+    "chance_corrected",
+    "head_score",
+    "nearest_neighbour_labels",
+    "ngram_followers",
+    "previous_position",
+    "transition",
+]
 
 
 def head_score(
@@ -141,3 +151,39 @@ def nearest_neighbour_labels(
     targets = torch.zeros(batch, 2 * points - 1, 2 * points - 1, dtype=torch.bool, device=x.device)
     targets[:, ::2, 1::2] = nearest[:, :, :-1]
     return targets
+
+
+def ngram_followers(
+    tokens: Int[Tensor, "batch positions"], order: int = 1
+) -> Bool[Tensor, "batch positions positions"]:
+    """Targets of an n-gram head: what followed earlier occurrences of the last `order` tokens.
+
+    Of order 1 they are an induction head's (prefix matching).
+
+    Args:
+        tokens: token numbers.
+        order: how many tokens are compared, at least 1.
+    """
+    return ngram_attention(tokens, order) > 0
+
+
+def chance_corrected(
+    scores: Float[Tensor, " heads"], targets: Bool[Tensor, "#batch queries positions"]
+) -> Float[Tensor, " heads"]:
+    """``(score - chance) / (1 - chance)``: 0 for attention spread evenly over the past, 1 for nothing but targets.
+
+    Where tokens are few, many positions are targets, and a head that looks at nothing in particular scores high.
+
+    Args:
+        scores: of `head_score`, from causal attention of all positions.
+        targets: the ones they were computed with.
+
+    Raises:
+        ValueError: targets of fewer queries than positions, or no query has any.
+    """
+    if targets.shape[-2] != targets.shape[-1]:
+        raise ValueError(f"targets of shape {tuple(targets.shape)}: give those of all positions, as many queries")
+    even = torch.ones(targets.shape[-2:], dtype=scores.dtype, device=scores.device).tril()
+    even = (even / even.sum(-1, keepdim=True)).expand(len(targets), 1, -1, -1)
+    chance = head_score(even, targets)
+    return (scores - chance) / (1 - chance)

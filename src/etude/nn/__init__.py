@@ -6,6 +6,7 @@ from etude.nn.convolutional import conv_n, convolutional
 from etude.nn.initialization import glorot_initialise_, glorot_normal_
 from etude.nn.memory import MemoryNetwork, position_encoding
 from etude.nn.mlp import lenet_300_100
+from etude.nn.ngram_head import NGramHeads, NGramMixer, ngram_attention, ngram_mean, ngram_sum
 from etude.nn.recurrent import GatedLinearRecurrence, Recurrent, linear_recurrence
 from etude.nn.residual import ResidualNetwork
 from etude.nn.transformer import Attention, Block, Transformer, attention_mask, rotate, sinusoidal_positions
@@ -17,6 +18,8 @@ __all__ = [
     "GatedLinearRecurrence",
     "LogMel",
     "MemoryNetwork",
+    "NGramHeads",
+    "NGramMixer",
     "Recurrent",
     "ResidualNetwork",
     "StreamingConvNet",
@@ -30,6 +33,9 @@ __all__ = [
     "lenet_300_100",
     "linear_recurrence",
     "mel_filters",
+    "ngram_attention",
+    "ngram_mean",
+    "ngram_sum",
     "position_encoding",
     "rotate",
     "sinusoidal_positions",
