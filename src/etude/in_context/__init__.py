@@ -2,7 +2,7 @@
 
 from etude.in_context.languages import (
     Automata,
-    Prompts,
+    LanguagePrompts,
     RandomAutomata,
     bayes_predictive,
     enumerate_automata,
@@ -22,7 +22,7 @@ from etude.in_context.probes import (
 __all__ = [
     "Automata",
     "InContextNGram",
-    "Prompts",
+    "LanguagePrompts",
     "RandomAutomata",
     "Transition",
     "bayes_predictive",
