@@ -45,7 +45,7 @@ from etude.in_context.item_label import (
 )
 from etude.in_context.languages import (
     Automata,
-    Prompts,
+    LanguagePrompts,
     RandomAutomata,
     bayes_predictive,
     enumerate_automata,
@@ -96,6 +96,7 @@ __all__ = [
     "ItemLabelSequences",
     "ItemLabelTask",
     "Items",
+    "LanguagePrompts",
     "LinearFunctions",
     "Majorities",
     "MajorityVote",

@@ -18,7 +18,7 @@ from torch import Tensor
 
 __all__ = [
     "Automata",
-    "Prompts",
+    "LanguagePrompts",
     "RandomAutomata",
     "bayes_predictive",
     "enumerate_automata",
@@ -31,7 +31,7 @@ IGNORED = -100
 
 
 @dataclass(frozen=True, eq=False)
-class Prompts:
+class LanguagePrompts:
     """Strings of one automaton each, and what is to be predicted at every position.
 
     The separator's number is the number of symbols. A prompt begins with it, and it stands between strings. How long a
@@ -213,7 +213,9 @@ class Automata:
         walked = torch.stack(found, dim=-1)
         return walked.masked_fill(walked == states, -1)
 
-    def prompts(self, length: int, generator: torch.Generator, *, strings: tuple[int, int] = (1, 49)) -> Prompts:
+    def prompts(
+        self, length: int, generator: torch.Generator, *, strings: tuple[int, int] = (1, 49)
+    ) -> LanguagePrompts:
         """A prompt of each automaton: strings drawn until the length is full, the last one cut there.
 
         Args:
@@ -262,7 +264,7 @@ class Automata:
         state = torch.stack(rows[:length], dim=1)
         targets = tokens[:, 1:].masked_fill(starts[:, 1:], IGNORED)
         support = allowed.flatten(0, 1)[state]
-        return Prompts(tokens[:, :length].contiguous(), targets, state - base[:, None], support)
+        return LanguagePrompts(tokens[:, :length].contiguous(), targets, state - base[:, None], support)
 
 
 @dataclass(frozen=True)
@@ -348,7 +350,7 @@ class RandomAutomata:
             made = Automata._of(transitions)
         raise RuntimeError("exclude: a hundred draws in a row were excluded; exclude fewer, or widen the distribution")
 
-    def oracle_accuracy(self, automata: Automata, prompts: Prompts) -> Float[Tensor, "prompts length"]:
+    def oracle_accuracy(self, automata: Automata, prompts: LanguagePrompts) -> Float[Tensor, "prompts length"]:
         """The `support_accuracy` of one who is told every state, and what the alphabet is: a ceiling for any learner.
 
         Once the prompt has gone on from a state, what it went on with is a right guess there. A state it has not left

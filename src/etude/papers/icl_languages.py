@@ -33,7 +33,7 @@ from etude.data import BytePairs, texts
 from etude.in_context import (
     Automata,
     InContextNGram,
-    Prompts,
+    LanguagePrompts,
     RandomAutomata,
     chance_corrected,
     head_score,
@@ -208,7 +208,7 @@ class Languages(NamedTuple):
 
     family: RandomAutomata
     held_out: Automata
-    prompts: Prompts
+    prompts: LanguagePrompts
     draw: Callable[[], tuple[Tensor, Tensor]]
 
 
@@ -238,7 +238,7 @@ def languages(lab: Lab, config: Protocol) -> Languages:
 def record(
     lab: Lab,
     predicted: Float[Tensor, "prompts length symbols"],
-    prompts: Prompts,
+    prompts: LanguagePrompts,
     *,
     positions: bool = True,
     **about: Any,
