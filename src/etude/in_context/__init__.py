@@ -27,6 +27,7 @@ from etude.in_context.item_label import (
     interleave,
     nearest_exemplar,
 )
+from etude.in_context.pair_classifier import PairClassifier
 from etude.in_context.probes import Transition, head_score, previous_position, transition
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "MinimalInductionHead",
     "NestedLogitLoss",
     "NestedLogits",
+    "PairClassifier",
     "Transition",
     "context_label_accuracy",
     "encode",
