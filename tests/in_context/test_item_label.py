@@ -178,6 +178,21 @@ def test_multiplicity_draws_one_of_the_classs_labels_for_all_copies():
     assert (right.sum(1) >= 3).all()
 
 
+def test_classes_may_share_their_several_labels():
+    task = ItemLabelTask(gaussian(60), 12, shots=3, ways=2, multiplicity=4)
+    batch = task.train(20_000, seeded())
+    owned = (4 * batch.classes[..., None] + torch.arange(4)) % 12
+    assert (owned[:, :-1] == batch.labels[..., None]).any(2).all()
+    assert (owned[:, -1] == batch.target[:, None]).any(1).all()
+    assert agrees((batch.target % 4).bincount(minlength=4), torch.ones(4))
+    usual = occurrences(batch) == 3
+    assert (batch.labels[usual & batch.matches] == batch.target[:, None].expand(-1, 8)[usual & batch.matches]).all()
+    # The ways own different labels: among six places of two ways no label is shared.
+    ways = (occurrences(batch) >= 3) & ~batch.matches
+    other = batch.labels[ways].div(4, rounding_mode="floor")
+    assert (other != batch.target[:, None].expand(-1, 8)[ways] // 4).all()
+
+
 def test_new_classes_have_labels_of_their_own_in_every_sequence():
     task = ItemLabelTask(gaussian(), 16, shots=2)
     batch = task.in_context(20_000, seeded())
@@ -432,6 +447,7 @@ def test_processes_draw_sequences_of_their_own_and_keep_one_model(tmp_path):
         (lambda: ItemLabelTask(gaussian(60), 16), "labels=16: give a divisor of the 60"),
         (lambda: ItemLabelTask(gaussian(8), 16), "labels=16.*at most 8"),
         (lambda: ItemLabelTask(gaussian(8), 16, multiplicity=3), "labels=16.*24"),
+        (lambda: ItemLabelTask(gaussian(8), 4, multiplicity=3), "labels=4: give a multiple of multiplicity=3"),
         (lambda: ItemLabelTask(gaussian(), 16, shots=3), "shots=3: give a proper divisor of the 8 pairs"),
         (lambda: ItemLabelTask(gaussian(), 16, shots=8), "shots=8"),
         (lambda: ItemLabelTask(gaussian(), 16, shots=3, ways=3), "ways=3: 3 shots of 1 to 2 ways"),

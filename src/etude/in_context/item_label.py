@@ -383,8 +383,8 @@ class ItemLabelTask:
 
     Args:
         items: what classes look like.
-        labels: how many labels there are; a divisor of the number of classes. As many as classes times multiplicity
-            when left out.
+        labels: how many labels there are; a multiple of the multiplicity and a divisor of classes times multiplicity,
+            which it is when left out.
         pairs: N, the length of the context, at least 1.
         shots: copies of a class in a bursty context (burstiness), at least 1.
         ways: classes that are repeated so; as many as fill the context when left out.
@@ -423,12 +423,16 @@ class ItemLabelTask:
         if distinct not in ("labels", "classes", None):
             raise ValueError(f"distinct={distinct!r}: give 'labels', 'classes' or None")
         classes = items.classes
-        self.labels = classes * multiplicity if labels is None else labels
-        if self.labels != classes * multiplicity and (multiplicity > 1 or not 1 <= self.labels <= classes):
-            allowed = f"at most {classes}, the classes" if multiplicity == 1 else f"{classes * multiplicity}, or none"
-            raise ValueError(f"labels={self.labels}: with multiplicity {multiplicity} give {allowed}")
-        if classes % self.labels and multiplicity == 1:
-            raise ValueError(f"labels={self.labels}: give a divisor of the {classes} classes")
+        owned = classes * multiplicity
+        self.labels = owned if labels is None else labels
+        if not 1 <= self.labels <= owned:
+            raise ValueError(
+                f"labels={self.labels}: give at most {owned}, {multiplicity} for each of {classes} classes"
+            )
+        if owned % self.labels:
+            raise ValueError(f"labels={self.labels}: give a divisor of the {owned} that the classes own")
+        if self.labels % multiplicity:
+            raise ValueError(f"labels={self.labels}: give a multiple of multiplicity={multiplicity}")
         self.items, self.multiplicity, self.distinct = items, multiplicity, distinct
         self.pairs, self.p_bursty, self.p_novel = pairs, p_bursty, p_novel
         self.ways, self.shots = self._burst(ways, shots)
@@ -437,7 +441,7 @@ class ItemLabelTask:
         self.marginal = Marginal.zipf(classes, zipf_exponent, items.device)
         self._label_marginal = Marginal.zipf(self.labels, device=items.device)
         self._held_out = Marginal.zipf(items.held_out, device=items.device) if items.held_out else None
-        self._groups = min(self.labels, classes) if distinct == "labels" else classes
+        self._groups = self.labels // multiplicity if distinct == "labels" else classes
         if distinct and self.ways > self._groups:
             raise ValueError(f"ways={self.ways}: there are only {self._groups} {distinct} to tell them apart")
         by_group = self.marginal.probabilities.view(-1, self._groups)
@@ -575,7 +579,7 @@ class ItemLabelTask:
         if self.multiplicity == 1:
             return classes % self.labels
         which = torch.randint(self.multiplicity, classes.shape, generator=generator, device=generator.device)
-        return classes * self.multiplicity + which
+        return (classes * self.multiplicity + which) % self.labels
 
     def _novel(self, n: int, ways: int, labels: Marginal, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Classes and labels of the slots of sequences of new classes."""
