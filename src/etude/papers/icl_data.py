@@ -416,7 +416,7 @@ def bursts_favour_the_context(e: Evidence[Protocol]) -> Rule:
         (mean(gain(e, "in_context", "usual", "never bursty")) > 0.2).named("in context, 0.9 against never bursty"),
         (mean(gain(e, "in_weights", "never bursty", "usual")) > 0.1).named("in weights, never bursty against 0.9"),
         (mean(order) > 0).named("rank correlation of burstiness and accuracy in context"),
-    )
+    ).also(**{"in context, answers of all labels": mean(gain(e, "of_all_labels", "usual", "never bursty"))})
 
 
 @study.claim(reported="classes up: in-context learning up, in-weights learning down (figure 3)", deviation=SMALLER)
@@ -425,7 +425,7 @@ def many_classes_favour_the_context(e: Evidence[Protocol]) -> Rule:
     return all_of(
         (mean(gain(e, "in_context", "usual", "100 classes")) > 0.15).named("in context, 1,600 against 100 classes"),
         (mean(gain(e, "in_weights", "100 classes", "usual")) > 0.15).named("in weights, 100 against 1,600 classes"),
-    )
+    ).also(**{"in context, answers of all labels": mean(gain(e, "of_all_labels", "usual", "100 classes"))})
 
 
 @study.claim(reported="single exemplar < noise < 20 exemplars (figure 5)", deviation=f"400 classes; {SMALLER}")
@@ -435,7 +435,10 @@ def variation_favours_the_context(e: Evidence[Protocol]) -> Rule:
     return (
         (mean(gain(e, "in_context", much, none)) > 0)
         .named("accuracy in context, noise 0.5 against none")
-        .also(**{"in weights": mean(gain(e, "in_weights", much, none))})
+        .also(
+            **{"in context, answers of all labels": mean(gain(e, "of_all_labels", much, none))},
+            **{"in weights": mean(gain(e, "in_weights", much, none))},
+        )
     )
 
 
@@ -450,6 +453,7 @@ def varied_drawings_favour_the_context(e: Evidence[Protocol]) -> Rule:
         (mean(many["in_context"] - one["in_context"]) > 0)
         .named("accuracy in context, 20 drawings against 1")
         .also(
+            **{"in context, answers of all labels": mean(many["of_all_labels"] - one["of_all_labels"])},
             **{"corrected test, 20 drawings": mean(many["in_context"])},
             **{"original test, 20 drawings": mean(many["original"])},
             **{"nearest drawing, corrected test": mean(many["in_context_matcher"])},
@@ -462,8 +466,11 @@ def varied_drawings_favour_the_context(e: Evidence[Protocol]) -> Rule:
 @study.claim(reported="more labels a class: in-context learning up (figure 4)", deviation=f"400 classes; {SMALLER}")
 def several_labels_favour_the_context(e: Evidence[Protocol]) -> Rule:
     """Four labels for each class, one of them in a sequence, make networks learn in context more than one does."""
-    return (mean(gain(e, "in_context", "four labels a class", "400 classes")) > 0).named(
-        "accuracy in context, four labels against one"
+    four, one = "four labels a class", "400 classes"
+    return (
+        (mean(gain(e, "in_context", four, one)) > 0)
+        .named("accuracy in context, four labels against one")
+        .also(**{"in context, answers of all labels": mean(gain(e, "of_all_labels", four, one))})
     )
 
 
@@ -522,7 +529,10 @@ def frequencies_and_ceiling_are_exact(e: Evidence[Protocol]) -> Rule:
         within(exact(marginals["top"][3.0]), 0.966, 0.968).named("three classes' share at exponent 3"),
         (exact(marginals["probability"].min()) > 0.01).named("least p-value of four exponents"),
         (exact(ceilings["deviations"].abs().max()) <= 3).named("standard deviations from the ceiling, at most"),
-    ).also(**{"matcher, two different classes": exact(e[sampling].at(check="distinct").frame["reached"].min())})
+    ).also(
+        **{"matcher, two different classes": exact(e[sampling].at(check="distinct").frame["reached"].min())},
+        **{"matcher, ten classes with replacement": exact(ceilings.set_index("value")["reached"][HELD_OUT])},
+    )
 
 
 # ---- figures -------------------------------------------------------------------------------------------------------
