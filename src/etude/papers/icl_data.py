@@ -572,10 +572,10 @@ def burstiness_curves(e: Evidence[Protocol], axes: Axes) -> None:
 @study.figure
 def characters_curves(e: Evidence[Protocol], axes: Axes) -> None:
     """Learning in context on Omniglot, in the corrected test and (dashed) in the original one."""
-    for number, drawings in enumerate((20, 1)):
+    for number, (drawings, label) in enumerate(((20, "20 drawings a class"), (1, "one drawing a class"))):
         rows = e[characters].at(drawings=drawings, stage="training")
-        curves(axes, rows, "in_context", f"C{number}", f"{drawings} drawings a class")
-        curves(axes, rows, "original", f"C{number}", f"{drawings}, original test", "--")
+        curves(axes, rows, "in_context", f"C{number}", label)
+        curves(axes, rows, "original", f"C{number}", f"{label}, original test", "--")
     best = e[characters].at(drawings=20, stage="trained")
     axes.set(xlabel="training step", ylabel="accuracy in context, of two labels")
     ceilings(
