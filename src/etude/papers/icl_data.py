@@ -169,7 +169,7 @@ study = Study(
     ),
     topic="in-context learning",
     presets={
-        "smoke": Protocol(steps=6, evaluate_every=3, batch=16, tested=64, between=True, seeds=2),
+        "smoke": Protocol(steps=6, evaluate_every=3, batch=16, tested=64, seeds=2),
         "laptop": Protocol(),
         "extended": Protocol(steps=5_000, between=True, seeds=10),
         "paper": Protocol(
