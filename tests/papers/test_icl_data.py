@@ -43,7 +43,7 @@ def test_figures_are_drawn_and_labelled_and_show_what_is_possible(evidence, draw
 
 def test_every_network_is_trained_on_its_own_data_from_the_same_start(evidence):
     start = evidence["learn"].at(stage="training", step=0, seed=0).frame.set_index("data")
-    assert set(start.index) == {*DATA, *BETWEEN}
+    assert set(start.index) == {*DATA}
     for same in ("never bursty", "half bursty", "permuted labels", "Zipf 1"):  # items, weights and tests are paired
         assert start.in_context[same] == start.in_context["usual"]
     ends = evidence["learn"].at(stage="trained")
@@ -51,6 +51,14 @@ def test_every_network_is_trained_on_its_own_data_from_the_same_start(evidence):
     assert ends.frame.original_ceiling.to_numpy() == pytest.approx(0.95)
     assert (ends.at(data=["usual", "noisy items"]).frame.in_context_matcher == 1).all()
     assert (ends.at(data=["usual", "noisy items"]).frame.in_weights_prototype == 1).all()
+
+
+def test_the_data_between_those_of_the_claims_run_too(tmp_path):
+    config = study.presets["smoke"].updated(between=True, recurrent_rates=(1e-3,), seeds=1, steps=1, tested=8)
+    evidence = study.run(config, engine="inline", store=tmp_path, progress=False)
+    assert not evidence.failures
+    assert set(evidence["learn"].frame.data) == {*DATA, *BETWEEN}
+    assert set(evidence["recur"].frame.cell) == set(icl_data.CELLS)
 
 
 def test_recurrent_networks_are_tested_after_as_many_and_three_times_as_many_steps(evidence):
@@ -88,7 +96,7 @@ def test_the_papers_code_path_runs_small(tmp_path):
 
 @pytest.mark.skipif(not HERE, reason="Omniglot is not on this machine")
 def test_more_classes_than_there_are_characters_are_unavailable_not_failed(tmp_path):
-    config = study.presets["smoke"].updated(items="characters", seeds=1, steps=1, tested=8)
+    config = study.presets["smoke"].updated(items="characters", between=True, seeds=1, steps=1, tested=8)
     evidence = study.run(config, engine="inline", only="learn", store=tmp_path, progress=False)
     assert not evidence.failures
     with pytest.raises(Unavailable, match=r"12,800 classes.*1,800.*Use --omniglot all"):
