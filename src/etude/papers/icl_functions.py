@@ -23,6 +23,9 @@ the behaviour (a model trained on prompts with and without a prefix learns from 
 posterior, which knows of no prefix, does both as well). The first does not prove two algorithms; where the second
 holds too, one suffices to explain what is seen.
 
+Many inputs of a conjunction are drawn so as to satisfy it, so inputs alone give it away in part. What the best
+predictor makes of them, with no label, is shown beside the claim that shuffled labels destroy learning.
+
 Source: Bhattamishra, Patel, Blunsom and Kanade, ICLR 2024 (arXiv 2310.03016), sections 3 to 5.
 """
 
