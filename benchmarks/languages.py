@@ -52,14 +52,22 @@ def loop(count: int, generator: np.random.Generator) -> list[list[int]]:
     return made
 
 
-def count_with_dictionaries(prompts: list[list[int]], order: int) -> None:
-    """The counts of what followed each context, at every position of every prompt."""
+def back_off(prompts: list[list[int]], longest: int) -> list[list[list[float]]]:
+    """The same predictions with a dictionary an order, one prompt and position after the other."""
+    made = []
     for prompt in prompts:
-        counts: dict[tuple[int, ...], list[int]] = {}
-        for place in range(order, len(prompt)):
-            if prompt[place] < SYMBOLS:
-                counts.setdefault(tuple(prompt[place - order : place]), [0] * SYMBOLS)[prompt[place]] += 1
-            list(counts.get(tuple(prompt[place - order + 1 : place + 1]), ()))
+        tables: list[dict[tuple[int, ...], list[int]]] = [{} for _ in range(longest + 1)]
+        rows = []
+        for place, token in enumerate(prompt):
+            row = [1] * SYMBOLS
+            for order, counts in enumerate(tables):
+                if token < SYMBOLS and place >= order:
+                    counts.setdefault(tuple(prompt[place - order : place]), [0] * SYMBOLS)[token] += 1
+                row = counts.get(tuple(prompt[place - order + 1 : place + 1]) if order else (), row)
+            total = sum(row)
+            rows.append([count / total for count in row])
+        made.append(rows)
+    return made
 
 
 class Dense(nn.Module):
@@ -104,7 +112,11 @@ def run(quick: bool) -> list[Row]:
         InContextNGram(2)(prompts.tokens, SYMBOLS)
 
     seconds = medians({"ours": batch, "loop": one_by_one}, repetitions)
-    counting = medians({"ours": trigrams, "dictionaries": lambda: count_with_dictionaries(listed, 2)}, repetitions)
+
+    def with_dictionaries() -> None:
+        back_off(listed, 2)
+
+    counting = medians({"ours": trigrams, "dictionaries": with_dictionaries}, repetitions)
     how = "with" if MINIMISING else "without"
     rows = [
         Row(

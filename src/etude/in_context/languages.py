@@ -138,7 +138,10 @@ class Automata:
         for _ in range(states):
             after = kind.gather(1, table.clamp(min=0).flatten(1)).view_as(table).masked_fill(table < 0, -1)
             same = (after[:, :, None] == after[:, None]).all(-1)
-            kind = same.int().argmax(-1)  # a class is named by its first state; the start's is 0
+            refined = same.int().argmax(-1)  # a class is named by its first state; the start's is 0
+            if torch.equal(refined, kind):  # nothing new was told apart
+                break
+            kind = refined
         merged = kind.gather(1, table.clamp(min=0).flatten(1)).view_as(table).masked_fill(table < 0, -1)
 
         # Breadth first, all automata at once: `order` lists the states as they are found, `number` is its inverse.
