@@ -123,7 +123,8 @@ def test_larger_presets_run_small(preset, tmp_path):
 
 def test_presets_keep_the_papers_numbers():
     paper = study.presets["paper"]
-    assert (paper.data, paper.budget, paper.learning_rate, paper.floor) == ("cifar10", 30, 1e-3, 1e-7)
+    assert (paper.data, paper.budget, paper.floor) == ("cifar10", 30, 1e-7)
+    assert paper.learning_rate == paper.scored_learning_rate == 1e-3
     assert len(cycle_sizes(paper.budget)) == 54
     assert sum(cycle_sizes(Protocol().budget)) == Protocol().budget  # whole cycles, so that all arms end together
 
