@@ -139,6 +139,7 @@ study = Study(
             budget=30,
             learning_rate=1e-3,
             scored_learning_rate=1e-3,
+            floor=1e-7,
             arms=get_args(Arm),
             noisy_arms=("easy cycle", "random cycle"),
         ),
