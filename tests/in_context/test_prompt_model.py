@@ -153,6 +153,7 @@ def test_two_processes_train_the_same_as_one(tmp_path):
             optimizer.step()
         torch.save(own.state_dict(), f"rank{rank}.pt")
         dist.barrier()
+        del model  # it holds the process group, which must not outlive the interpreter
         """,
         tmp_path,
     )
