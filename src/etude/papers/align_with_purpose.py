@@ -19,6 +19,9 @@ error was less than a point above CTC's. Of the weights for words 0.3, 1, 3 and 
 taken, though all lay within half a point of each other. Strengths of the methods that are compared are spaced alike
 and cost up to about 4 points. `extended` adds a delay penalty and TrimTail to them.
 
+What was learnt about words: from seed to seed the word rule changed word errors by -7 to +6 %, and 1 % more on average.
+`laptop` cannot tell whether it helps at all, but a gain as large as the paper's 4.5 % lies outside its interval.
+
 The paper trains on up to 280,000 hours. LibriSpeech, which it uses too, is not in reach here and has no token times.
 `paper` is the protocol at full size for a corpus of your own (``--corpus mine:librispeech``): networks of some 25
 million parameters, 280,000 utterances and 50 epochs. It needs a GPU, and by the time of a step days.
