@@ -11,7 +11,6 @@ import math
 import os
 from collections.abc import Callable
 from functools import partial
-from importlib.util import find_spec
 from itertools import pairwise
 from typing import Any
 
@@ -19,7 +18,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from benchmarks.measuring import Row, medians
+from benchmarks.measuring import Row, installed, medians
 from etude.training import GradientNoise, PowerDecay
 
 VARIANCE = PowerDecay(0.01, 0.55)
@@ -129,10 +128,8 @@ def run(quick: bool) -> list[Row]:
     PREPARE["with"](optimizer)
     drawn = torch.empty(sum(parameter.numel() for parameter in model.parameters()))
     sides = {"ours": repeated(optimizer.step), "draw": repeated(drawn.normal_)}
-    if find_spec("optax"):
+    if installed("optax"):
         sides["optax"] = by_optax(model, count)
-    else:
-        print("optax is not installed: its row is left out")
     seconds = per_step(sides)
     rows.append(Row("SGD's step with noise / drawing its numbers and nothing else", seconds["ours"], seconds["draw"]))
     if "optax" in seconds:

@@ -6,19 +6,18 @@ with numpy, a loop over symbols, and pythomata's minimisation where that package
 
 from __future__ import annotations
 
-import importlib.util
 from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks.measuring import Row, alone, medians
+from benchmarks.measuring import Row, alone, installed, medians
 from etude.in_context import InContextNGram, RandomAutomata
 from etude.nn import Attention, NGramMixer, ngram_attention
 
 SYMBOLS, STATES, STRINGS, LENGTH = 18, (4, 12), (1, 49), 500
-MINIMISING = importlib.util.find_spec("pythomata") is not None
+MINIMISING = installed("pythomata")
 
 
 def loop(count: int, generator: np.random.Generator) -> list[list[int]]:

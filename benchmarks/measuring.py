@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 import statistics
@@ -61,6 +62,14 @@ class Row:
         peer = "-" if self.peer is None else amount(self.peer, self.unit)
         verdict = {True: "met", False: "missed", None: ""}[self.met]
         return self.name, amount(self.ours, self.unit), peer, shown, self.aim, verdict
+
+
+def installed(package: str) -> bool:
+    """Whether a peer is there (the extra ``peers`` has most); where it is not, say that its rows are left out."""
+    found = importlib.util.find_spec(package) is not None
+    if not found:
+        print(f"{package} is not installed: its rows are left out")
+    return found
 
 
 def amount(value: float, unit: str) -> str:

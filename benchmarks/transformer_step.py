@@ -5,13 +5,11 @@ Where transformer-lens below version 4 is installed its transformer is measured,
 
 from __future__ import annotations
 
-import contextlib
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from benchmarks.measuring import Row, medians
+from benchmarks.measuring import Row, installed, medians
 from etude.nn import Transformer
 
 SIZES = {  # (width, layers, heads, positions, batch)
@@ -99,7 +97,7 @@ def run(quick: bool) -> list[Row]:
             "minimal": training(Minimal(width, layers, heads, positions)),
             "last": training(Transformer(width, layers, heads, context=positions), last=1),
         }
-        with contextlib.suppress(ImportError):
+        if installed("transformer_lens"):
             sides["hooked"] = training(Hooked(width, layers, heads, positions))
         seconds = {side: value / steps for side, value in medians(sides, repetitions).items()}
         rows.append(Row(f"step, {name} / written out", seconds["ours"], seconds["minimal"], aim="< 1.02"))
