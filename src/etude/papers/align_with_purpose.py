@@ -491,8 +491,8 @@ def one_utterance(e: Evidence[Protocol], axes: Axes) -> None:
         axes.plot((torch.arange(len(emitting)) + 1) * 0.04, emitting, label=arm)
     for begin, end in e.saved(latency, "ctc")["spans"].T.tolist():
         axes.axvspan(begin / 1000, end / 1000, color="0.9", zorder=0)
-    axes.set(xlabel="time (s)", ylabel="probability of not being blank")
-    axes.legend(frameon=False, loc="upper right")
+    axes.set(xlabel="time (s)", ylabel="probability of not being blank", ylim=(-0.03, 1.2))
+    axes.legend(frameon=False, loc="upper center", ncols=3)
 
 
 @study.figure
