@@ -23,6 +23,11 @@ against 19 and 18 % guided by the untrained network): how far guidance is ahead 
 `paper` has the paper's target on the whole of CIFAR-10 (or ``--data`` a folder of your own that fits into memory) and
 its strings; it needs a GPU and runs the guide at every step.
 
+What was learnt: the raw input at every layer guides as well as the untrained residual network does, so that what
+helps here is some similarity of the right samples, not that of convolutions; a guide for the wrong samples or of the
+target's own kind does not help. Recurrent networks, which copy half of their symbols unguided, gain nothing that five
+seeds show. At 16 to 20 % accuracy the consistency of errors is too noisy to say whose they are.
+
 Source: Subramaniam et al., NeurIPS 2025 (arXiv 2410.20035), sections 3 and 4.
 """
 
