@@ -20,6 +20,12 @@ stories, at a learning rate of 0.03: at 0.01, that of Sukhbaatar et al., 60 epoc
 wrong on two in three; of 0.02, 0.03 and 0.06 none was better for one arm than for the other (two other seeds). Neural
 Programmer, Neural RAM and Neural GPU are left out. By the time of a step `paper` needs about ten hours of one core.
 
+What was learnt: from Simple Init every network with noise leaves the plateau when the noise alone has made the
+weights as large as 0.14 (root mean square), whether it falls or is constant, and from zero weights near there too;
+larger weights without noise leave it three times sooner and end no worse. That is re-scaling, though six seeds leave
+the interval of their lead just open. On stories both arms learn all they are shown, and noise does not lower the
+error on others.
+
 Source: Neelakantan, Vilnis, Le, Sutskever, Kaiser, Kurach and Martens (arXiv 1511.06807), sections 3 and 4.1, table 1;
 section 4.2 for memory networks.
 """
@@ -313,11 +319,11 @@ def law(lab: Lab, config: Protocol) -> None:
     n, falling = 100_000, PowerDecay(config.eta, GAMMA)
 
     def descent(
-        gradient: Tensor, clip_norm: float | None = None
+        gradient: Tensor, clip_norm: float | None = None, stream: str = "noise"
     ) -> tuple[Tensor, GradientNoise, Callable[[int], None]]:
         weights = nn.Parameter(torch.zeros(n, device=lab.device))
         sgd = torch.optim.SGD([weights], lr=config.learning_rate)
-        noise = GradientNoise(sgd, falling, clip_norm=clip_norm, seed=lab.generator("noise").initial_seed())
+        noise = GradientNoise(sgd, falling, clip_norm=clip_norm, seed=lab.generator(stream).initial_seed())
 
         def advance(steps: int) -> None:
             for _ in range(steps):
@@ -328,7 +334,7 @@ def law(lab: Lab, config: Protocol) -> None:
 
     none = torch.zeros(n, device=lab.device)
     for t in (0, 10, 1000):
-        weights, noise, advance = descent(none)
+        weights, noise, advance = descent(none, stream=f"noise from step {t}")
         noise.step = t
         advance(1)
         squares = float((weights.double() / config.learning_rate).square().sum()) * (1 + t) ** GAMMA / config.eta
