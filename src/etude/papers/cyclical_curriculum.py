@@ -16,6 +16,12 @@ it, at 0.002 of 0.001, 0.002 and 0.004. The floor of losses is the paper's 1e-7;
 one of them. `extended` has 5,000 images, 20 epochs, all arms, and ordinary training with twice the examples, which
 pays for the scoring run. `paper` is the paper's run on CIFAR-10: two hours of a core a seed, minutes of a GPU.
 
+What was learnt: with the learning rate that suits it, ordinary training is not behind. At the code's 0.001 and on one
+other division, the easy cycle had led by half a point to a point of validation accuracy; ordinary training gains
+three at 0.004, the easy cycle next to nothing. Drawing easy examples first costs two points here in a cycle and
+without one; the cycle of sizes by itself neither costs nor gains. With wrong labels the two are level, as scores of
+the network that has learnt them tell few of them apart (23 % of the first quarter are wrong, of 30 %).
+
 Source: Kesgin and Amasyali, IEEE TNNLS 2023 (arXiv 2202.05531), and its code.
 """
 
