@@ -26,6 +26,13 @@ holds too, one suffices to explain what is seen.
 Many inputs of a conjunction are drawn so as to satisfy it, so inputs alone give it away in part. What the best
 predictor makes of them, with no label, is shown beside the claim that shuffled labels destroy learning.
 
+What was learnt: conjunctions are learnt to within 0.03 of the exact posterior on average, though five seeds leave
+that limit open. One model learns from prefixes and from ordinary prompts, but with half the ordinary prompts of the
+network that has no others it is 0.05 behind it and 0.08 behind the one posterior that would explain both, at this
+length of training. With shuffled labels prompts still say something: inputs are made to satisfy the function in three
+cases of ten, so that the best prediction from inputs alone is 0.19 above a constant, and the network finds half of
+that; a constant is too weak a null.
+
 Source: Bhattamishra, Patel, Blunsom and Kanade, ICLR 2024 (arXiv 2310.03016), sections 3 to 5.
 """
 
