@@ -578,8 +578,8 @@ def conjunctions_point_by_point(e: Evidence[Protocol], axes: Axes) -> None:
         name = {"model": "transformer", "Bayes": "Bayes (ceiling)"}.get(learner, learner)
         draw(axes, rows_of(e, "conjunctions", learner=learner), "accuracy", name, colour)
     draw(axes, rows_of(e, "conjunctions", "lstm"), "accuracy", "LSTM", "C4")
-    axes.set(xlabel="point of the prompt", ylabel="accuracy")
-    axes.legend(frameon=False)
+    axes.set(xlabel="point of the prompt", ylabel="accuracy", ylim=(0, 1.03))
+    axes.legend(frameon=False, loc="lower right", ncols=2)
 
 
 @study.figure
@@ -590,8 +590,8 @@ def regret_by_class(e: Evidence[Protocol], axes: Axes) -> None:
         if task in ("conjunctions", "nearest neighbour"):
             draw(axes, rows_of(e, task, "lstm"), "regret", f"{task}, LSTM", f"C{number}", "--")
     axes.axhline(0, color="black", linewidth=1, label="Bayes (ceiling)")
-    axes.set(xlabel="point of the prompt", ylabel="error above Bayes")
-    axes.legend(frameon=False)
+    axes.set(xlabel="point of the prompt", ylabel="error above Bayes", ylim=(None, 0.9))
+    axes.legend(frameon=False, loc="upper left", ncols=2, fontsize="small")
 
 
 @study.figure
@@ -606,5 +606,5 @@ def taught_and_untaught(e: Evidence[Protocol], axes: Axes) -> None:
             if number:
                 bayes = rows_of(e, task, taught=taught, prompts=kind, learner="Bayes")
                 draw(axes, bayes, "accuracy", f"Bayes (ceiling): {words}", "black", style.replace("o", "."))
-    axes.set(xlabel="point after the prefix", ylabel="accuracy")
-    axes.legend(frameon=False)
+    axes.set(xlabel="point after the prefix", ylabel="accuracy", ylim=(0, 1.03))
+    axes.legend(frameon=False, loc="lower left", fontsize="small")
