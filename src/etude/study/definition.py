@@ -523,8 +523,9 @@ class Study(Generic[C]):
             Interrupted: Ctrl-C; what was finished is kept.
         """
         from etude.study import running
+        from etude.study.statistics import check_alpha
 
-        _check_alpha(alpha)
+        check_alpha(alpha)
         return running.run(
             self,
             config,
@@ -570,8 +571,9 @@ class Study(Generic[C]):
         """
         from etude.study.report import Verdicts
         from etude.study.rules import Untested, Verdict
+        from etude.study.statistics import check_alpha
 
-        _check_alpha(alpha)
+        check_alpha(alpha)
         verdicts = []
         for claim in self.claims.values():
             decidable = True if claim.when is None else claim.when(evidence.config)
@@ -590,11 +592,6 @@ class Study(Generic[C]):
 
     def __repr__(self) -> str:
         return f"<Study {self.name}: {len(self.measurements)} measurements, {len(self.claims)} claims>"
-
-
-def _check_alpha(alpha: float) -> None:
-    if not 0 < alpha < 1:
-        raise ValueError(f"alpha={alpha}: give a number in (0, 1)")
 
 
 def _bytes(memory: str | None) -> int | None:

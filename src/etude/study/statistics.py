@@ -195,7 +195,7 @@ def proportion(quantity: pd.Series[Any]) -> Estimate:
     k = int(values.sum())
 
     def interval(alpha: float) -> tuple[float, float]:
-        _check_alpha(alpha)
+        check_alpha(alpha)
         low = 0.0 if k == 0 else float(special.betaincinv(k, n - k + 1, alpha / 2))
         high = 1.0 if k == n else float(special.betaincinv(k + 1, n - k, 1 - alpha / 2))
         return low, high
@@ -256,7 +256,7 @@ def bootstrap(
     spread = float(finite.std(ddof=1)) * plan.inflation if len(finite) >= 0.95 * resamples else math.nan
 
     def interval(alpha: float) -> tuple[float, float]:
-        _check_alpha(alpha)
+        check_alpha(alpha)
         reach = _student(alpha, freedom) * spread
         return value - reach, value + reach
 
@@ -275,7 +275,7 @@ def _mean(values: Array) -> Estimate:
     ratios = _studentised(values, centre, spread) if n >= BOOTSTRAP_FROM and spread > 0 else None
 
     def interval(alpha: float) -> tuple[float, float]:
-        _check_alpha(alpha)
+        check_alpha(alpha)
         t = _student(alpha, n - 1)
         below, above = (t, t) if ratios is None else (max(t, _tail(ratios, alpha, n)), max(t, _tail(-ratios, alpha, n)))
         return centre - below * error, centre + above * error
@@ -430,6 +430,7 @@ def _exp(value: float) -> float:
     return math.inf if value > 709 else math.exp(value)
 
 
-def _check_alpha(alpha: float) -> None:
+def check_alpha(alpha: float) -> None:
+    """Refuse an alpha outside (0, 1)."""
     if not 0 < alpha < 1:
-        raise ValueError(f"alpha: {alpha!r} was given; a number between 0 and 1 is accepted")
+        raise ValueError(f"alpha={alpha!r}: give a number in (0, 1)")

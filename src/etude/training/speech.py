@@ -59,7 +59,8 @@ class SpeechCorpus:
         """What a network makes of it, on the device of the corpus.
 
         Args:
-            model: from features (B, T, filters) to log-probabilities (T // 4, B, V); on any device.
+            model: from features (B, T, filters) to log-probabilities (T // 4, B, V); on any device, in the mode it is
+                in (call ``eval()`` first where it has dropout or batch normalisation).
             batch: utterances at a time.
         """
         device = next(model.parameters()).device
