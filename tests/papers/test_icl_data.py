@@ -1,6 +1,5 @@
 """The study at smoke: every claim is judged, every figure drawn; what is trained and tested is what the study says."""
 
-import matplotlib.pyplot as plt
 import pytest
 import torch
 
@@ -8,6 +7,7 @@ from etude.data import available
 from etude.errors import Unavailable
 from etude.papers import icl_data
 from etude.papers.icl_data import BETWEEN, DATA, Protocol, components, divided, study
+from study_at_smoke import judged, legend_of, untested
 
 HERE = next(status for status in available() if status.name == "omniglot-small").present
 
@@ -18,12 +18,8 @@ def evidence(tmp_path_factory):
 
 
 def test_every_claim_is_judged_without_an_error(evidence):
-    assert not evidence.failures
-    verdicts = {verdict.claim: verdict for verdict in study.judge(evidence)}
-    assert verdicts.keys() == study.claims.keys()
-    assert not any(verdict.error for verdict in verdicts.values())
-    untested = {claim for claim, verdict in verdicts.items() if verdict.status == "untested"}
-    assert untested == (set() if HERE else {"varied-drawings-favour-the-context"})
+    verdicts = judged(study, evidence)
+    assert untested(verdicts) == ([] if HERE else ["varied-drawings-favour-the-context"])
     assert verdicts["frequencies-and-ceiling-are-exact"].status == "holds"
 
 
@@ -31,14 +27,9 @@ def test_every_claim_is_judged_without_an_error(evidence):
 def test_figures_are_drawn_and_labelled_and_show_what_is_possible(evidence, draw):
     if draw is icl_data.characters_curves and not HERE:
         pytest.skip("Omniglot is not on this machine")
-    figure, axes = plt.subplots()
-    draw(evidence, axes)
-    figure.canvas.draw()
-    assert "" not in (axes.get_xlabel(), axes.get_ylabel())
-    legend = [text.get_text() for text in axes.get_legend().get_texts()]
+    legend = legend_of(draw, evidence)
     assert any("chance" in text for text in legend)
     assert any(word in text for text in legend for word in ("matcher", "possible", "prototype"))
-    plt.close(figure)
 
 
 def test_every_network_is_trained_on_its_own_data_from_the_same_start(evidence):

@@ -1,6 +1,5 @@
 """The study at smoke: every claim is judged, every figure drawn, and networks of a seed differ in one thing only."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -8,6 +7,7 @@ import torch
 from etude.data import available
 from etude.papers.icl_languages import ORDERS, Protocol, Reader, languages, sequence_model, study, training
 from etude.study.lab import Lab
+from study_at_smoke import judged, legend_of, untested
 
 TEXT = next(status.present for status in available() if status.name == "wikitext-2")
 
@@ -19,25 +19,16 @@ def evidence(tmp_path_factory):
 
 
 def test_every_claim_is_judged_without_an_error(evidence):
-    assert not evidence.failures
-    verdicts = {verdict.claim: verdict for verdict in study.judge(evidence)}
-    assert verdicts.keys() == study.claims.keys()
-    assert not any(verdict.error for verdict in verdicts.values())
-    untested = [claim for claim, verdict in verdicts.items() if verdict.status == "untested"]
-    assert untested == ([] if TEXT else ["heads-help-with-text"])
+    verdicts = judged(study, evidence)
+    assert untested(verdicts) == ([] if TEXT else ["heads-help-with-text"])
     assert verdicts["the-layer-counts"].status == "holds"
 
 
 @pytest.mark.parametrize("draw", study.figures, ids=lambda draw: draw.__name__)
 def test_figures_are_drawn_and_labelled(evidence, draw):
-    figure, axes = plt.subplots()
-    draw(evidence, axes)
-    figure.canvas.draw()
-    assert "" not in (axes.get_xlabel(), axes.get_ylabel())
-    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    labels = legend_of(draw, evidence)
     assert "told states" in labels
     assert len(labels) >= 4
-    plt.close(figure)
 
 
 def test_references_are_in_the_order_that_theory_gives(evidence):
