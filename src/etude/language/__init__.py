@@ -1,0 +1,1 @@
+"""Language models: back ends, prompting and judges."""

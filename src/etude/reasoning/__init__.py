@@ -1,0 +1,1 @@
+"""Logic, program search and systems that combine them with language models."""
