@@ -22,6 +22,7 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Shaped
+from scipy.linalg import blas
 from torch import Tensor
 
 __all__ = ["cka_from_grams", "cka_matrix", "cka_pairs", "error_consistency", "gram", "linear_cka", "rsa"]
@@ -150,7 +151,7 @@ def gram(x: Float[Tensor, "n ..."]) -> Float[Tensor, "n n"]:
     """
     rows = _rows("x", x)
     with _full_precision(rows):
-        return _SelfProduct.apply(rows - rows.mean(0))
+        return _CentredGram.apply(rows)[0]
 
 
 def cka_from_grams(
@@ -248,29 +249,41 @@ def error_consistency(
     return (agreement - chance) / (1 - chance) if chance < 1 else float("nan")
 
 
-class _SelfProduct(torch.autograd.Function):
-    """X X^T, of which a processor computes little more than half, and its gradient in one product instead of two."""
+class _CentredGram(torch.autograd.Function):
+    """K = X_c X_c^T and ||mean||^2, the latter without a gradient.
+
+    A processor computes half of K, as it is symmetric, from 512 features at a time, so that their centred copy stays in
+    its cache; the gradient (G + G') X_c, centred, takes one product instead of two.
+    """
 
     @staticmethod
-    def forward(x: Tensor) -> Tensor:
+    def forward(x: Tensor) -> tuple[Tensor, Tensor]:
         if x.device.type != "cpu":
-            return x @ x.T
-        n, product = len(x), x.new_empty(len(x), len(x))
-        block = max(64, n // 8)
-        for start in range(0, n, block):
-            end = min(start + block, n)
-            torch.mm(x[start:end], x[start:].T, out=product[start:end, start:])
-            product[end:, start:end] = product[start:end, end:].T
-        return product
+            mean = x.mean(0)
+            centred = x - mean
+            return centred @ centred.T, mean.square().sum()
+        rank_k_product = blas.dsyrk if x.dtype == torch.float64 else blas.ssyrk
+        upper = x.new_zeros(len(x), len(x)).numpy().T
+        square = x.new_zeros(())
+        for features in x.detach().split(512, dim=1):
+            mean = features.mean(0)
+            square += mean.square().sum()
+            # BLAS keeps matrices by columns, so X is X^T to it; what is below the diagonal stays zero.
+            centred = (features - mean).numpy().T
+            upper = rank_k_product(1.0, centred, trans=1, beta=1.0, c=upper, overwrite_c=True)
+        half = torch.from_numpy(upper)
+        return (half + half.triu(1).T).T, square
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: tuple[Tensor, Tensor]) -> None:
         ctx.save_for_backward(*inputs)
+        ctx.mark_non_differentiable(output[1])
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+    def backward(ctx: Any, gradient: Tensor, _: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
-        return (gradient + gradient.T) @ x
+        product = (gradient + gradient.T) @ (x - x.mean(0))
+        return product - product.mean(0)
 
 
 class _Side(NamedTuple):
@@ -283,14 +296,15 @@ class _Side(NamedTuple):
 
 def _side(rows: Tensor, by_gram: bool) -> _Side:
     with _full_precision(rows):
+        # What rounding leaves of features that are the same for all samples is taken for the zero it stands for.
+        rounding = len(rows) * (8 * torch.finfo(rows.dtype).eps) ** 2
+        if by_gram:
+            product, mean_square = _CentredGram.apply(rows)
+            return _scaled(product, rounding * mean_square)
         mean = rows.mean(0)
         centred = rows - mean
-        # What rounding leaves of features that are the same for all samples is taken for the zero it stands for.
-        rounding = len(rows) * (8 * torch.finfo(rows.dtype).eps) ** 2 * mean.detach().square().sum()
-        if by_gram:
-            return _scaled(_SelfProduct.apply(centred), rounding)
         squares = centred.square().sum(1)
-        scale = _scale(squares, rounding)
+        scale = _scale(squares, rounding * mean.detach().square().sum())
         return _Side(None, centred * scale.sqrt(), squares * scale)
 
 
