@@ -1,1 +1,3 @@
 """Language models: back ends, prompting and judges."""
+
+__all__: list[str] = []

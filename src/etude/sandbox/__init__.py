@@ -1,1 +1,3 @@
 """Where model-written code runs."""
+
+__all__: list[str] = []
