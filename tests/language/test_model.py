@@ -93,6 +93,7 @@ def test_normalised_by_hand():
         (TypeError, r"prompts\[0\] is a int", {"prompts": [3]}),
         (ValueError, r"prompts\[0\]\[0\]: role='robot'", {"prompts": [[{"role": "robot", "content": "a"}]]}),
         (ValueError, "keys 'role' and 'content'", {"prompts": [[{"role": "user", "text": "a"}]]}),
+        (ValueError, "nothing but the assistant's", {"prompts": [[{"role": "assistant", "content": "a"}]]}),
         (TypeError, "content is a int", {"prompts": [[{"role": "user", "content": 3}]]}),
         (ValueError, "n=0", {"n": 0}),
         (ValueError, "n=True", {"n": True}),

@@ -344,7 +344,8 @@ def conversation(prompt: Prompt, name: str = "prompt") -> tuple[Message, ...]:
 
     Raises:
         TypeError: neither a text nor a sequence of messages.
-        ValueError: an empty text or conversation, another role, or keys other than role and content.
+        ValueError: an empty text or conversation, one of the assistant alone, another role, or keys other than role and
+            content.
     """
     if isinstance(prompt, str):
         if not prompt.strip():
@@ -361,6 +362,8 @@ def conversation(prompt: Prompt, name: str = "prompt") -> tuple[Message, ...]:
             raise ValueError(f"{name}[{i}]: role={message['role']!r}: give one of {', '.join(map(repr, ROLES))}")
         if not isinstance(message["content"], str):
             raise TypeError(f"{name}[{i}]: content is a {type(message['content']).__name__}: give a text")
+    if all(message["role"] == "assistant" for message in prompt):
+        raise ValueError(f"{name} holds nothing but the assistant's own words: say first what it is to reply to")
     return tuple(Message(role=message["role"], content=message["content"]) for message in prompt)
 
 
