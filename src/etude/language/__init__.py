@@ -1,5 +1,6 @@
 """Language models: back ends, prompting and judges."""
 
+from etude.language.model import Completion, LanguageModel, Message, Prompt, Sampling, Usage
 from etude.language.voting import (
     DawidSkene,
     McNemar,
@@ -19,8 +20,14 @@ from etude.language.voting import (
 )
 
 __all__ = [
+    "Completion",
     "DawidSkene",
+    "LanguageModel",
     "McNemar",
+    "Message",
+    "Prompt",
+    "Sampling",
+    "Usage",
     "VoteTable",
     "accuracy_weights",
     "cohen_kappa",
