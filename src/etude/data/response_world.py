@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Int
 
 from etude.data.judgments import Comparison
 
@@ -158,13 +158,3 @@ class ResponseWorld:
                 for number in generator.permutation(len(extra))[:2]:
                     sentences.insert(int(generator.integers(len(sentences) + 1)), extra[number])
         return " ".join(sentences)
-
-
-def defect_sums(world: WorldComparisons, weights: Mapping[str, float] = WEIGHTS) -> Float[np.ndarray, "n 2"]:
-    """The weighted sum of each response's defects.
-
-    Args:
-        world: comparisons of a `ResponseWorld`.
-        weights: how much each defect counts.
-    """
-    return world.defects @ np.array([weights[defect] for defect in DEFECTS])
