@@ -6,6 +6,7 @@ checked here, once, before any back end sees it.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -353,6 +354,20 @@ def conversation(prompt: Prompt, name: str = "prompt") -> tuple[Message, ...]:
         if not isinstance(message["content"], str):
             raise TypeError(f"{name}[{i}]: content is a {type(message['content']).__name__}: give a text")
     return tuple(Message(role=message["role"], content=message["content"]) for message in prompt)
+
+
+def seed_of_sample(seed: int, sample: int) -> int:
+    """The seed of one of n samples: the seed itself for the first, unrelated ones for the others.
+
+    Numbers counted up from the seed would make sample 1 of seed 0 the same as sample 0 of seed 1.
+
+    Args:
+        seed: the seed of the request, in [0, 2**31).
+        sample: number of the sample, from 0.
+    """
+    if sample == 0:
+        return int(seed)
+    return int.from_bytes(hashlib.sha256(f"{seed}/{sample}".encode()).digest()[:4], "little") >> 1
 
 
 def normalised(logprobs: Sequence[float]) -> list[float]:
