@@ -483,7 +483,8 @@ class LogprobJudge:
     """A language model that is asked for one letter, and judges by how probable each is: ``P(A) / (P(A) + P(B))``.
 
     Small models, whose reviews cannot be read, give graded scores so. The score of the response shown first is
-    ``low + (high - low) P(A)``, that of the second ``low + (high - low) P(B)``; nothing is sampled.
+    ``low + (high - low) P(A)``, that of the second ``low + (high - low) P(B)``; nothing is sampled, and what was asked
+    once is remembered.
 
     Args:
         model: a model with log-probabilities.
@@ -500,6 +501,7 @@ class LogprobJudge:
         if most_characters is not None and most_characters < 1:
             raise ValueError(f"most_characters: {most_characters} was given; at least 1, or None, is accepted")
         self.model, self.scale, self._most = model, scale, most_characters
+        self._known: dict[str, list[float]] = {}
 
     def reviews(self, assignments: Sequence[Assignment]) -> list[Review | None]:
         """One review an assignment.
@@ -510,10 +512,10 @@ class LogprobJudge:
         low, high = self.scale
         found: list[Review | None] = []
         for assignment in assignments:
-            first, second = (
-                low + (high - low) * math.exp(logprob)
-                for logprob in self.model.choose(letter_prompt(assignment, self._most), ["A", "B"])
-            )
+            prompt = letter_prompt(assignment, self._most)
+            if (key := repr(prompt)) not in self._known:
+                self._known[key] = self.model.choose(prompt, ["A", "B"])
+            first, second = (low + (high - low) * math.exp(logprob) for logprob in self._known[key])
             scores = f"Score of response 1: {first:.2f}\nScore of response 2: {second:.2f}"
             found.append(assignment.review(first, second, scores))
         return found
