@@ -15,9 +15,9 @@ was settled and how often rightly.
 The trained judges see 3,000 comparisons. Two baselines have one role: five trainings on the same labels, and five
 judges each with 3,000 labels of its own, which are as many labels as the five aspects have together. Learning rates
 (0.003 for aspects, 0.0002 for judges of everything) are the best of five, from 0.0002 to 0.01, by validation loss on
-seeds 101 and 102; every judge is left at its own best epoch. The panel is a plain mean of scores, while the world weighs defects
-unequally. The live judge answers A or B, so that a liking for a letter and one for a position are one thing, and
-reads 300 characters of the question and of each response. `paper` asks an endpoint for reviews with roles that it
+seeds 101 and 102; every judge is left at its own best epoch. The panel is a plain mean of scores, while the world
+weighs defects unequally. The live judge answers A or B, so that a liking for a letter and one for a position are one
+thing, and reads 300 characters of the question and of each response. `paper` asks an endpoint for reviews with roles that it
 proposes, two layers and both orders, beside the baselines at as many calls, on 885 comparisons: the whole
 benchmark of the paper (2,553) is not public. It needs no GPU, and about 100,000 requests.
 
