@@ -17,9 +17,9 @@ judges each with 3,000 labels of its own, which are as many labels as the five a
 (0.003 for aspects, 0.0002 for judges of everything) are the best of five, from 0.0002 to 0.01, by validation loss on
 seeds 101 and 102; every judge is left at its own best epoch. The panel is a plain mean of scores, while the world
 weighs defects unequally. The live judge answers A or B, so that a liking for a letter and one for a position are one
-thing, and reads 300 characters of the question and of each response. `paper` asks an endpoint for reviews with roles that it
-proposes, two layers and both orders, beside the baselines at as many calls, on 885 comparisons: the whole
-benchmark of the paper (2,553) is not public. It needs no GPU, and about 100,000 requests.
+thing, and reads 300 characters of the question and of each response. `paper` asks an endpoint for reviews with roles
+that it proposes, two layers and both orders, beside the baselines at as many calls, on 885 comparisons: the whole
+benchmark of the paper (2,553) is not public. It needs no GPU, and some 80,000 requests.
 
 Source: Zhang et al., 2023 (arXiv 2308.01862), sections 3 and 5; recorded judgments of Zeng et al., ICLR 2024
 (arXiv 2310.07641).
@@ -72,7 +72,7 @@ STRATEGIES = (
 ADVERSARIAL = ("Neighbor", "GPTInst", "GPTOut", "Manual")
 WEAK = 0.45  # judges whose single accuracy is below this are those that width should hurt
 PUBLISHED = {
-    "GPT-4": (189, 91), "PaLM2": (143, 63), "ChatGPT-0301": (164, 74), "ChatGPT": (148, 64), "LLaMA2": (151, 67),
+    "GPT-4": (189, 91), "PaLM2": (146, 64), "ChatGPT-0301": (164, 74), "ChatGPT": (148, 64), "LLaMA2": (151, 67),
     "Falcon": (114, 14),
 }  # fmt: skip
 """Chain of thought on Natural: right judgments of both orders, and items with the same winner in both (statistics.json
