@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from etude.data import available
-from etude.language import Recorded
-from etude.papers.wide_deep_evaluators import ARMS, JUDGES, Protocol, StandIn, study, votes_of
+from etude.data import available, recorded_comparisons
+from etude.language import Recorded, WideDeep
+from etude.papers.wide_deep_evaluators import ARMS, JUDGES, Protocol, StandIn, llmbar, study, votes_of
 from study_at_smoke import judged, legend_of, untested
 
 AT_HAND = next(status.present for status in available() if status.name == "llm-judgments")
@@ -50,8 +50,6 @@ def test_width_is_the_one_computed_when_the_study_was_planned(evidence):
 
 @RECORDED
 def test_votes_are_the_recorded_winners():
-    from etude.papers.wide_deep_evaluators import llmbar
-
     rows = llmbar().query("set == 'Manual' and judge == 'PaLM2'")
     votes, gold, items = votes_of(rows)
     assert votes.shape == (46, 12)  # PaLM 2 was not asked with examples
@@ -64,7 +62,7 @@ def test_votes_are_the_recorded_winners():
 def test_arms_see_what_they_are_said_to_see(evidence):
     rows = evidence["roles"]
     assert {arm for arm, _ in rows.split("arm")} == set(ARMS)
-    assert len(rows) == 2 * len(ARMS)
+    assert len(rows) == 2 * 2 * len(ARMS)  # seeds, worlds
     assert rows.frame["accuracy"].between(0, 1).all()
 
 
@@ -78,9 +76,6 @@ def test_the_jury_of_the_paper_runs_on_a_recording(tmp_path, evidence):
 
     recording = tmp_path / "replies.jsonl"
     config = Protocol(**{**study.presets["smoke"].model_dump(), "seeds": 1})
-    from etude.data import recorded_comparisons
-    from etude.language import WideDeep
-
     comparisons = recorded_comparisons("FairEval")[: config.panel_items]
     first = WideDeep(Recorded(recording, StandIn()), 2, "auto", seed=7).judge_many(comparisons)
     again = WideDeep(Recorded(recording), 2, "auto", seed=7).judge_many(comparisons)

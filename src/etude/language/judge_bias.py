@@ -187,6 +187,41 @@ def depth_curve(verdicts: Sequence[Verdict], gold: Int[np.ndarray, " n"], *, see
     return found
 
 
+def role_weights(verdicts: Sequence[Verdict], gold: Int[np.ndarray, " n"], *, penalty: float = 1.0) -> dict[str, float]:
+    """How much each role should count, learnt from a few comparisons whose winner is known.
+
+    Logistic regression without intercept of the right winner on the roles' mean margins; a role that speaks against
+    the truth gets 0.
+
+    Args:
+        verdicts: of a jury with the same roles for all comparisons.
+        gold: the right winners, 1 or 2 (others do not count), one a verdict.
+        penalty: strength of the quadratic penalty, positive.
+
+    Returns:
+        One weight a role, in the order of the reviews; for `WideDeep`.
+
+    Raises:
+        ValueError: not one right winner a verdict, a penalty that is not positive, or not both winners occur.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    if len(verdicts) != len(gold):
+        raise ValueError(f"gold: {len(gold)} were given for {len(verdicts)} verdicts; one each is accepted")
+    if penalty <= 0:
+        raise ValueError(f"penalty: {penalty} was given; a positive number is accepted")
+    roles = list(dict.fromkeys(review.role for verdict in verdicts for review in verdict.reviews))
+    known = np.isin(gold, [1, 2])
+    if not roles or len(set(gold[known])) < 2:
+        raise ValueError("gold: both 1 and 2 must occur, and reviews be there, for weights to be learnt")
+    margins = np.zeros((len(verdicts), len(roles)))
+    for row, verdict in zip(margins, verdicts):
+        for place, role in enumerate(roles):
+            row[place] = np.mean([review.margin for review in verdict.reviews if review.role == role] or [0.0])
+    model = LogisticRegression(C=1 / penalty, fit_intercept=False).fit(margins[known], gold[known] == 1)
+    return dict(zip(roles, np.maximum(model.coef_[0], 0.0).tolist()))
+
+
 def bradley_terry(
     first: Sequence[str],
     second: Sequence[str],

@@ -15,11 +15,12 @@ was settled and how often rightly.
 The trained judges see 3,000 comparisons. Two baselines have one role: five trainings on the same labels, and five
 judges each with 3,000 labels of its own, which are as many labels as the five aspects have together. Learning rates
 (0.003 for aspects, 0.0002 for judges of everything) are the best of five, from 0.0002 to 0.01, by validation loss on
-seeds 101 and 102; every judge is left at its own best epoch. The panel is a plain mean of scores, while the world
-weighs defects unequally. The live judge answers A or B, so that a liking for a letter and one for a position are one
-thing, and reads 300 characters of the question and of each response. `paper` asks an endpoint for reviews with roles
-that it proposes, two layers and both orders, beside the baselines at as many calls, on 885 comparisons: the whole
-benchmark of the paper (2,553) is not public. It needs no GPU, and some 80,000 requests.
+seeds 101 and 102; every judge is left at its own best epoch. The panel is a plain mean of scores, as in the paper,
+while the world weighs defects unequally; what weights learnt from the validation comparisons bring, and how it is
+where all defects count the same, is shown beside. The live judge answers A or B, so that a liking for a letter and
+one for a position are one thing, and reads 300 characters of the question and of each response. `paper` asks an
+endpoint for reviews with roles that it proposes, two layers and both orders, beside the baselines at as many calls,
+on 885 comparisons: the whole benchmark of the paper (2,553) is not public. It needs no GPU, and some 80,000 requests.
 
 Source: Zhang et al., 2023 (arXiv 2308.01862), sections 3 and 5; recorded judgments of Zeng et al., ICLR 2024
 (arXiv 2310.07641).
@@ -38,10 +39,10 @@ import torch
 from torch import Tensor
 
 from etude.data import Comparison, ResponseWorld, WorldComparisons, recorded_comparisons, recorded_judgments
-from etude.data.response_world import DEFECTS
+from etude.data.response_world import DEFECTS, WEIGHTS
 from etude.language import language_model
 from etude.language.aspect_judges import AspectJudges, fit_judges, hashed
-from etude.language.judge_bias import winners_of
+from etude.language.judge_bias import role_weights, winners_of
 from etude.language.juries import Judge, LogprobJudge, WideDeep, baseline
 from etude.language.model import Completion, LanguageModel, Message, Reply, Sampling, Usage
 from etude.language.voting import cohen_kappa, majority_accuracy, majority_chances, majority_vote, mean_correlation
@@ -277,24 +278,38 @@ def trained(lab: Lab, config: Protocol, arm: str, world: ResponseWorld, epochs: 
     return judges
 
 
-@study.measure(over=lambda config: grid(arm=list(ARMS)))
-def roles(lab: Lab, config: Protocol, *, arm: str) -> None:
+WORLDS = {"unequal": WEIGHTS, "equal": dict.fromkeys(DEFECTS, 1.0)}
+"""How much each defect counts for the better response."""
+
+
+@study.measure(over=lambda config: grid(arm=list(ARMS), defects=list(WORLDS)))
+def roles(lab: Lab, config: Protocol, *, arm: str, defects: str) -> None:
     """A panel of five trained judges: how often it is right, and how far its judges err together."""
-    world = ResponseWorld(seed=lab.seed)
+    world = ResponseWorld(weights=WORLDS[defects], seed=lab.seed)
     judges = trained(lab, config, arm, world, config.epochs)
-    test = world.sample(config.test, lab.generator("test", "numpy"))
-    verdicts = WideDeep(judges, 1, judges.aspects).judge_many(test.comparisons)
+    jury = WideDeep(judges, 1, judges.aspects)
+    held_out, test = (world.sample(n, lab.generator(part, "numpy")) for n, part in parts_of(config))
+    learnt = role_weights(jury.judge_many(held_out.comparisons), held_out.labels)
+    weighted = WideDeep(judges, 1, judges.aspects, weights=list(learnt.values()))
+    accuracies = [
+        float((winners_of(panel.judge_many(test.comparisons)) == test.labels).mean()) for panel in (jury, weighted)
+    ]
     with torch.no_grad():
         margins = judges(*features(judges, test)).double().numpy()
     # Towards the truth: what judges share by being right on easy items and wrong on hard ones.
     towards = margins * np.where(test.labels == 1, 1, -1)[:, None]
     lab.record(
-        accuracy=float((winners_of(verdicts) == test.labels).mean()),
+        accuracy=accuracies[0],
+        accuracy_weighted=accuracies[1],
         single=float((towards > 0).mean()),
-        best=float((towards > 0).mean(0).max()),
         correlation=mean_correlation(towards),
         error_correlation=mean_correlation((towards > 0).astype(float)),
     )
+
+
+def parts_of(config: Protocol) -> list[tuple[int, str]]:
+    """How many comparisons are held out, and for what."""
+    return [(config.validation, "validation"), (config.test, "test")]
 
 
 @study.measure(seeds=1, over=lambda config: grid(judged_by=["trained", "log-prob"], connect=["full", "window"]))
@@ -498,7 +513,8 @@ def depth_reduces_position_dependence(e: Evidence[Protocol]) -> Rule:
 )
 def different_roles_beat_one_role_repeated(e: Evidence[Protocol]) -> Rule:
     """Five judges of different aspects are right more often than five of one role, and err less together."""
-    arms = dict(e[roles].split("arm"))
+    arms = dict(e[roles].at(defects="unequal").split("arm"))
+    alike = dict(e[roles].at(defects="equal").split("arm"))
     different, same, own = (arms[arm] for arm in ("different roles", "same role", "same role, own labels"))
     fifth = arms["different roles, a fifth of the labels"]
     return all_of(
@@ -510,6 +526,14 @@ def different_roles_beat_one_role_repeated(e: Evidence[Protocol]) -> Rule:
         **{f"correlation, {arm}": mean(rows["correlation"]) for arm, rows in arms.items()},
         **{"accuracy of one judge, same role": mean(same["single"])},
         **{"a fifth of the labels, over five trainings": mean(fifth["accuracy"] - same["accuracy"])},
+        **{
+            f"{kind}, over {arm}": mean(rows["different roles"][column] - rows[arm]["accuracy"])
+            for kind, rows, column in (
+                ("learnt weights", arms, "accuracy_weighted"),
+                ("defects that count the same", alike, "accuracy"),
+            )
+            for arm in ("same role", "same role, own labels")
+        },
     )
 
 
@@ -627,7 +651,7 @@ def variance_by_width(e: Evidence[Protocol], axes: Axes) -> None:
 @study.figure
 def panels_of_trained_judges(e: Evidence[Protocol], axes: Axes) -> None:
     """Accuracy of a panel against the correlation of its judges; a dot a seed."""
-    for arm, rows in e[roles].split("arm"):
+    for arm, rows in e[roles].at(defects="unequal").split("arm"):
         axes.plot(rows["correlation"], rows["accuracy"], "o", label=arm)
     axes.set(xlabel="correlation of two judges", ylabel="accuracy of the panel")
     axes.legend(frameon=False, fontsize="small", loc="best")
