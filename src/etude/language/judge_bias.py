@@ -81,6 +81,8 @@ def position_bias(winners: Int[np.ndarray, "n 2"], *, seed: int = 0) -> Position
         ValueError: another shape or other values, or no comparison was decided in both orders.
     """
     _check_winners(winners, 2)
+    if not (winners >= 0).all(1).any() or not (winners > 0).any():
+        raise ValueError("winners: there is nothing to count: no comparison was judged in both orders, or none decided")
     first = np.where(winners > 0, winners == np.array([1, 2]), np.nan).astype(float)
     same = np.where((winners >= 0).all(1), winners[:, 0] == winners[:, 1], np.nan).astype(float)
     return PositionBias(*(_bootstrap(lambda i, v=v: float(np.nanmean(v[i])), len(v), seed) for v in (first, same)))
@@ -284,8 +286,6 @@ def bradley_terry(
 def _bootstrap(statistic: Callable[[np.ndarray], float], n: int, seed: int = 0) -> Interval:
     generator = np.random.default_rng(seed)
     value = statistic(np.arange(n))
-    if np.isnan(value):
-        raise ValueError("winners: there is nothing to count: no comparison was decided")
     drawn = [statistic(generator.integers(0, n, n)) for _ in range(RESAMPLES)]
     low, high = np.nanquantile(drawn, [0.025, 0.975])
     return Interval(value, float(low), float(high), n)
