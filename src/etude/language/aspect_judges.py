@@ -210,7 +210,7 @@ def preference_loss(
 def fit_judges(
     judges: AspectJudges,
     train: tuple[Tensor, Tensor, Int[Tensor, "n judges"]],
-    validation: tuple[Tensor, Tensor, Int[Tensor, "n judges"]],
+    validation: tuple[Tensor, Tensor, Int[Tensor, "held_out judges"]],
     *,
     epochs: int,
     batch: int,
