@@ -88,6 +88,28 @@ def test_each_layer_speaks_for_itself():
     first, second = depth_curve([one, other], np.array([1, 1]))
     assert (first.layer, first.accuracy.value, first.agreement.value) == (1, 0.5, 0.5)
     assert (second.layer, second.accuracy.value, second.agreement.value) == (2, 0.5, 0.5)
+    assert math.isnan(first.correlation)
+
+
+def test_judges_that_copy_each_other_correlate_in_the_second_layer():
+    gold = draws().integers(1, 3, 300)
+    own = draws(1).normal(size=(300, 2)) + np.where(gold == 1, 0.5, -0.5)[:, None]
+    copied = own.mean(1)
+    verdicts = [
+        verdict((1, 0, "x", a), (1, 0, "y", b), (2, 0, "x", c), (2, 0, "y", c)) for (a, b), c in zip(own, copied)
+    ]
+    first, second = depth_curve(verdicts, gold)
+    towards = own * np.where(gold == 1, 1, -1)[:, None]
+    assert first.correlation == pytest.approx(np.corrcoef(towards.T)[0, 1])
+    assert second.correlation == pytest.approx(1)
+
+
+def test_judges_below_one_half_are_warned_of():
+    gold = np.zeros(40, int)
+    votes = (draws().random((40, 5)) < 0.8).astype(int)
+    with pytest.warns(UserWarning, match="a majority will rather hurt"):
+        one, five = width_curve(votes, gold, [1, 5], generator=draws())
+    assert five.value < one.value
 
 
 def test_asking_stops_where_nothing_can_change_any_more():

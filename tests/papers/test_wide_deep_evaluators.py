@@ -1,5 +1,11 @@
 """The study at smoke: every claim is judged, every figure drawn, the paper's own protocol run on a scripted model."""
 
+import importlib.util
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import ClassVar
+
 import numpy as np
 import pytest
 
@@ -80,6 +86,59 @@ def test_the_jury_of_the_paper_runs_on_a_recording(tmp_path, evidence):
     first = WideDeep(Recorded(recording, StandIn()), 2, "auto", seed=7).judge_many(comparisons)
     again = WideDeep(Recorded(recording), 2, "auto", seed=7).judge_many(comparisons)
     assert first == again
+
+
+class Server(BaseHTTPRequestHandler):
+    """An endpoint that prefers the response shown first, and now and then says nothing that could be read."""
+
+    asked: ClassVar[list[str]] = []
+
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        text = body["messages"][-1]["content"]
+        self.asked.append(text)
+        proposing = "most important viewpoints" in text
+        reply = "$\nAccuracy\nDepth\n&" if proposing else "The first.\nScore of response 1: 8\nScore of response 2: 3"
+        reply = "No." if len(self.asked) % 7 == 0 else reply
+        choices = [{"index": k, "delta": {"role": "assistant", "content": reply}} for k in range(body.get("n", 1))]
+        ends = [{"index": k, "delta": {}, "finish_reason": "stop"} for k in range(body.get("n", 1))]
+        usage = {"prompt_tokens": 5, "completion_tokens": 5, "total_tokens": 10}
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.end_headers()
+        for part in ({"choices": choices}, {"choices": ends}, {"choices": [], "usage": usage}):
+            chunk = {"id": "1", "object": "chat.completion.chunk", "created": 0, "model": body["model"], **part}
+            self.wfile.write(f"data: {json.dumps(chunk)}\n\n".encode())
+        self.wfile.write(b"data: [DONE]\n\n")
+
+    def log_message(self, *_):
+        pass
+
+
+@RECORDED
+@pytest.mark.skipif(importlib.util.find_spec("openai") is None, reason="openai is not installed")
+def test_the_jury_of_the_paper_runs_on_an_endpoint(tmp_path, monkeypatch):
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Server)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("ETUDE_LLM_BASE_URL", f"http://127.0.0.1:{server.server_port}/v1")
+    monkeypatch.setenv("ETUDE_LLM_API_KEY", "a key for nobody")
+    small = {"model": "endpoint:judge", "panel_sets": ("FairEval", "Manual"), "panel_items": 2, "panel_roles": 2}
+    monkeypatch.setattr(study, "presets", {"paper": Protocol(**{**study.presets["paper"].model_dump(), **small})})
+    evidence = study.run("paper", engine="inline", only=["panel"], store=tmp_path / "store", progress=False)
+    server.shutdown()
+    server.server_close()
+    assert not evidence.failures
+    rows = evidence["panel"].frame
+    assert set(rows["jury"]) == {"wide and deep", "single", "swap", "FairEval", "vote", "wide"}
+    assert len(rows) == 2 * 2 * 6
+    # Whatever prefers a position is brought to a tie by asking in both orders, and only by that.
+    winners = rows.groupby("jury")["winner"].agg(lambda given: set(given))
+    assert winners["wide and deep"] == winners["FairEval"] == winners["swap"] == {0}
+    assert winners["single"] == winners["vote"] == {1}
+    assert rows.loc[rows["jury"] == "wide and deep", "flips"].eq(1).all()
+    verdicts = {verdict.claim: verdict for verdict in study.judge(evidence)}
+    assert not verdicts["wide-and-deep-juries-agree-more-with-people"].error
+    assert "a key for nobody" not in repr(evidence) + repr(rows.to_dict())
 
 
 def test_presets_measure_what_the_claims_ask_for():

@@ -6,6 +6,7 @@ comparison, 2 for the second, 0 for a tie, -1 where there is no verdict; `winner
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -14,7 +15,7 @@ from jaxtyping import Int
 
 from etude.errors import MissingExtra
 from etude.language.juries import Verdict
-from etude.language.voting import majority_chances
+from etude.language.voting import majority_chances, mean_correlation
 
 RESAMPLES = 1_000
 
@@ -54,11 +55,14 @@ class Depth(NamedTuple):
         layer: its number, from 1.
         accuracy: share of comparisons whose winner by this layer's reviews is the right one.
         agreement: share of pairs of reviews with the same winner in both orders.
+        correlation: of two roles' margins towards the truth, over comparisons; it rises where judges copy colleagues.
+            NaN with one role, or with others for each comparison.
     """
 
     layer: int
     accuracy: Interval
     agreement: Interval
+    correlation: float
 
 
 def winners_of(verdicts: Sequence[Verdict | None]) -> Int[np.ndarray, " n"]:
@@ -85,7 +89,7 @@ def position_bias(winners: Int[np.ndarray, "n 2"], *, seed: int = 0) -> Position
         raise ValueError("winners: there is nothing to count: no comparison was judged in both orders, or none decided")
     first = np.where(winners > 0, winners == np.array([1, 2]), np.nan).astype(float)
     same = np.where((winners >= 0).all(1), winners[:, 0] == winners[:, 1], np.nan).astype(float)
-    return PositionBias(*(_bootstrap(lambda i, v=v: float(np.nanmean(v[i])), len(v), seed) for v in (first, same)))
+    return PositionBias(_share(first, seed), _share(same[:, None], seed))
 
 
 def verbosity_bias(
@@ -152,9 +156,15 @@ def width_curve(
 
     Returns:
         One interval a size.
+
+    Warns:
+        UserWarning: a single vote is right less than half of the time, so that more of them will rather hurt.
     """
     chances = majority_chances(votes, gold, sizes, generator=generator, draws=draws, missing=missing)
-    return [_bootstrap(lambda i, c=column: float(c[i].mean()), len(column)) for column in chances.T]
+    single = float((votes == gold[:, None])[votes != missing].mean())
+    if single < 0.5:
+        warnings.warn(f"a single vote is right {single:.0%} of the time: a majority will rather hurt", stacklevel=2)
+    return [_share(column[:, None], 0) for column in chances.T]
 
 
 def depth_curve(verdicts: Sequence[Verdict], gold: Int[np.ndarray, " n"], *, seed: int = 0) -> list[Depth]:
@@ -184,9 +194,22 @@ def depth_curve(verdicts: Sequence[Verdict], gold: Int[np.ndarray, " n"], *, see
             orders = [[r.margin for r in reviews if r.order == order] for order in (0, 1)]
             if orders[0] and len(orders[0]) == len(orders[1]):
                 same[place] = np.mean([np.sign(one) == np.sign(other) for one, other in zip(*orders)])
-        parts = (_bootstrap(lambda i, v=v: float(np.nanmean(v[i])), len(v), seed) for v in (right, same))
-        found.append(Depth(layer, *parts))
+        of_roles = _margins(verdicts, layer) * np.where(gold == 1, 1, -1)[:, None]
+        rho = mean_correlation(of_roles) if min(of_roles.shape) > 1 else float("nan")
+        found.append(Depth(layer, _share(right[:, None], seed), _share(same[:, None], seed), rho))
     return found
+
+
+def _margins(verdicts: Sequence[Verdict], layer: int | None = None) -> np.ndarray:
+    """Each role's mean margin, of one layer or of all: (verdicts, roles), NaN where a role said nothing."""
+    roles = list(dict.fromkeys(review.role for verdict in verdicts for review in verdict.reviews))
+    sums, counts = np.zeros((len(verdicts), len(roles))), np.zeros((len(verdicts), len(roles)))
+    for row, verdict in enumerate(verdicts):
+        for review in verdict.reviews:
+            if layer in (None, review.layer):
+                sums[row, roles.index(review.role)] += review.margin
+                counts[row, roles.index(review.role)] += 1
+    return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
 
 
 def role_weights(verdicts: Sequence[Verdict], gold: Int[np.ndarray, " n"], *, penalty: float = 1.0) -> dict[str, float]:
@@ -216,10 +239,7 @@ def role_weights(verdicts: Sequence[Verdict], gold: Int[np.ndarray, " n"], *, pe
     known = np.isin(gold, [1, 2])
     if not roles or len(set(gold[known])) < 2:
         raise ValueError("gold: both 1 and 2 must occur, and reviews be there, for weights to be learnt")
-    margins = np.zeros((len(verdicts), len(roles)))
-    for row, verdict in zip(margins, verdicts):
-        for place, role in enumerate(roles):
-            row[place] = np.mean([review.margin for review in verdict.reviews if review.role == role] or [0.0])
+    margins = np.nan_to_num(_margins(verdicts))
     model = LogisticRegression(C=1 / penalty, fit_intercept=False).fit(margins[known], gold[known] == 1)
     return dict(zip(roles, np.maximum(model.coef_[0], 0.0).tolist()))
 
@@ -281,6 +301,14 @@ def bradley_terry(
     counts = np.bincount(np.r_[one, other], minlength=len(names))
     found = {names[i]: Interval(*map(float, (fitted[i], low[i], high[i])), int(counts[i])) for i in range(len(names))}
     return dict(sorted(found.items(), key=lambda pair: -pair[1].value))
+
+
+def _share(values: np.ndarray, seed: int) -> Interval:
+    """The mean of what is known, rows resampled; all NaN where nothing is."""
+    known = values[~np.isnan(values).all(1)]
+    if not len(known):
+        return Interval(float("nan"), float("nan"), float("nan"), 0)
+    return _bootstrap(lambda chosen: float(np.nanmean(known[chosen])), len(known), seed)
 
 
 def _bootstrap(statistic: Callable[[np.ndarray], float], n: int, seed: int = 0) -> Interval:

@@ -36,6 +36,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 import torch
+from sklearn.metrics import f1_score
 from torch import Tensor
 
 from etude.data import Comparison, ResponseWorld, WorldComparisons, recorded_comparisons, recorded_judgments
@@ -195,11 +196,13 @@ def width(lab: Lab, config: Protocol) -> None:
         table = pd.DataFrame(
             {"item": items, "single": single, "majority": np.where(majority < 0, 0.5, majority == gold)}
         )
-        kappas = {
+        agreement = {
             "kappa_single": np.mean([cohen_kappa(column, gold) for column in votes.T]),
             "kappa_majority": cohen_kappa(majority, gold),
+            "f1_single": np.mean([f1_score(gold, column, labels=[0, 1], average="macro") for column in votes.T]),
+            "f1_majority": f1_score(gold, majority, labels=[0, 1], average="macro"),
         }
-        lab.record(table, set=name, judge=judge, **kappas)
+        lab.record(table, set=name, judge=judge, **agreement)
 
 
 @study.measure(seeds=1)
@@ -450,11 +453,16 @@ def width_helps_competent_judges(e: Evidence[Protocol]) -> Rule:
     """On natural items the majority over ways of prompting is right more often than one judgment, for most judges."""
     rows = natural(e)
     judges = {judge: mean(gains(rows.at(judge=judge))) for judge in JUDGES}
-    frame = rows.frame.groupby("judge")[["kappa_single", "kappa_majority", "single", "majority"]].mean()
+    pairs = {"kappa": "kappa", "macro-F1": "f1"}
+    frame = rows.frame.groupby("judge").mean(numeric_only=True)
     each = count_of([(gain > 0).named(judge) for judge, gain in judges.items()], at_least=4)
     return all_of(each.named("gain of accuracy"), (mean(gains(rows)) > 0).named("gain of all judges")).also(
-        **{f"{judge}, kappa of one": exact(frame.loc[judge, "kappa_single"]) for judge in JUDGES},
-        **{f"{judge}, kappa of the majority": exact(frame.loc[judge, "kappa_majority"]) for judge in JUDGES},
+        **{
+            f"{judge}, {name} of {words}": exact(frame.loc[judge, f"{column}_{which}"])
+            for judge in JUDGES
+            for name, column in pairs.items()
+            for which, words in (("single", "one"), ("majority", "the majority"))
+        },
         **{"ChatGPT-0301, accuracy of one": exact(frame.loc["ChatGPT-0301", "single"])},
         **{"ChatGPT-0301, accuracy of the majority": exact(frame.loc["ChatGPT-0301", "majority"])},
     )  # fmt: skip
