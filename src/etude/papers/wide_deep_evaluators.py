@@ -627,8 +627,9 @@ def accuracy_by_width(e: Evidence[Protocol], axes: Axes) -> None:
             rows = e[width_curves].at(group=group, judge=judge)
             axes.plot(*rows.curve("size", "accuracy"), style, color=f"C{place}", label=judge if style == "-" else None)
     axes.axhline(0.5, color="0.8", linewidth=1)
-    axes.set(xlabel="judgments in the majority", ylabel="accuracy", xlim=(1, 22))
-    axes.legend(frameon=False, fontsize="small", loc="center right")
+    axes.set(xlabel="judgments in the majority", ylabel="accuracy", xlim=(0.5, 26), xticks=range(1, 16, 2))
+    title = "solid: Natural\ndashed: adversarial"
+    axes.legend(frameon=False, fontsize="small", title=title, title_fontsize="small", loc="center right")
 
 
 @study.figure
@@ -652,7 +653,8 @@ def variance_by_width(e: Evidence[Protocol], axes: Axes) -> None:
     for place, (rho, part) in enumerate(rows.split("rho")):
         axes.loglog(*part.curve("n", "value"), "o", color=f"C{place}", label=f"correlation {rho:g}")
         axes.loglog(*part.curve("n", "expected"), "-", color=f"C{place}", linewidth=1)
-    axes.set(xlabel="judges", ylabel="variance of their mean")
+    axes.set(xlabel="judges", ylabel="variance of their mean", xticks=[1, 2, 4, 8, 16], xticklabels=[1, 2, 4, 8, 16])
+    axes.minorticks_off()
     axes.legend(frameon=False, fontsize="small", loc="lower left")
 
 
