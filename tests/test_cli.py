@@ -132,6 +132,23 @@ def test_doctor_does_not_import_torch(folder):
     assert "torch" not in imported_by("doctor", "--json")
 
 
+def test_doctor_says_which_language_models_are_ready(monkeypatch, capsys):
+    monkeypatch.setenv("ETUDE_LLM_BASE_URL", "https://example.org/v1")
+    monkeypatch.setenv("ETUDE_LLM_API_KEY", "sk-secret")
+    assert main(["doctor", "--json"]) == 0
+    told = capsys.readouterr().out
+    assert "sk-secret" not in told
+    models = json.loads(told)["language_models"]
+    assert set(models) == {"local", "local:PATH", "endpoint:NAME", "recorded:PATH"}
+    assert models["local"].endswith(".gguf") or "pip install" in models["local"]
+    assert models["endpoint:NAME"].startswith("configured by") or "pip install" in models["endpoint:NAME"]
+    monkeypatch.delenv("ETUDE_LLM_API_KEY")
+    main(["doctor"])
+    told = capsys.readouterr().out
+    assert "Language models" in told
+    assert "set ETUDE_LLM_API_KEY" in told or "lacks openai" in told
+
+
 def test_list_names_studies_and_files_that_are_none(folder, monkeypatch, capsys):
     (folder / "broken.py").write_text("x = (")
     monkeypatch.setenv("ETUDE_STUDIES", str(folder))

@@ -42,6 +42,7 @@ def doctor(options: argparse.Namespace) -> int:
         "store": store,
         "store_problem": problem,
         "free": _free(store),
+        "language_models": _language_models(),
         "data": [vars(status) for status in available()],
     }
     print(as_json(found) if options.json else "\n\n".join(_blocks(found)))
@@ -72,11 +73,33 @@ def _blocks(found: dict[str, Any]) -> Iterator[str]:
         rows.append((extra, state))
     if rows:
         yield f"{bold('Extras')}\n{columns(rows)}"
+    yield f"{bold('Language models')}\n{columns(list(found['language_models'].items()))}"
     rows = []
     for each in found["data"]:
         needs = each["needs"].rstrip(".")
         rows.append((each["name"], each["where"] if each["present"] else f"missing: {needs}."))
     yield f"{bold('Data sets')}\n{columns(rows)}"
+
+
+def _language_models() -> dict[str, str]:
+    """What a study's ``model`` can be here, and whether it is ready. No address is asked and no model loaded."""
+    from etude.errors import MissingExtra
+    from etude.language.endpoint import API_KEY, BASE_URL
+    from etude.language.local import model_file
+
+    here = "" if _version("xllamacpp") else 'lacks xllamacpp: pip install "etude[llm]"'
+    try:
+        embedded = here or str(model_file())
+    except MissingExtra as missing:
+        embedded = str(missing)
+    lacks = [name for name in (BASE_URL, API_KEY) if not os.environ.get(name)]
+    endpoint = f"set {' and '.join(lacks)}" if lacks else f"configured by {BASE_URL} and {API_KEY}"
+    return {
+        "local": embedded,
+        "local:PATH": here or "any GGUF file",
+        "endpoint:NAME": endpoint if _version("openai") else 'lacks openai: pip install "etude[llm]"',
+        "recorded:PATH": "any recording",
+    }
 
 
 def _requirements() -> tuple[list[str], dict[str, list[str]]]:

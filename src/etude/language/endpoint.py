@@ -326,8 +326,7 @@ class Endpoint(LanguageModel):
         if self._follows_grammars is None:
             probe = Sampling(temperature=0.0, max_tokens=8, grammar='root ::= "zebra"')
             reply = self._replied([Message(role="user", content="Say hello.")], 1, probe, threading.Event())
-            self.usage += reply.usage
-            self._follows_grammars = reply.value[0].text == "zebra"
+            self._follows_grammars = self._accounted(reply)[0].text == "zebra"
         if not self._follows_grammars:
             raise Unavailable(f"{self.base_url} does not follow GBNF grammars", "Give a schema=, or use a local model")
 

@@ -24,6 +24,9 @@ from etude.language.model import Completion, LanguageModel, Message, Reply, Samp
 DEFAULT = "smollm2-135m-instruct"
 """The model that works offline once it is installed: 135 million weights, an 8192-token context, 98 MB."""
 
+_BATCH = 512
+"""Tokens of a prompt that are computed at once."""
+
 # No schema allows a reply that begins with this letter, so a model that can be made to say it is not constrained.
 _NO_JSON = "Z"
 
@@ -55,9 +58,8 @@ class LocalModel(LanguageModel):
     """A GGUF model run in this process.
 
     With a seed, a reply is a function of its prompt and sampling alone: bit for bit the same whatever was asked before,
-    however many threads compute it. (Flash attention is left off for this. With it, a prompt whose beginning is still
-    in the cache rounds differently from a fresh one.) Prompts that begin alike are read only once, so put what they
-    share first.
+    however many threads compute it. What a prompt shares with the one before it is read only once all the same, so put
+    the common part first and ask prompts that begin alike one after the other.
 
     A model that was trained with special tokens reads them in prompts too: quote text that you do not trust with care.
 
@@ -83,8 +85,9 @@ class LocalModel(LanguageModel):
         self._key = secrets.token_hex(16)  # llama.cpp listens on a port of this machine: nobody else is to use it
         self._server = self._serve()
         self._embedder: Any = None
+        self._cached: list[int] = []
         self._compiled: set[str] = set()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def __repr__(self) -> str:
         return f"LocalModel({str(self.path)!r}, context={self.context}, threads={self.threads})"
@@ -108,18 +111,16 @@ class LocalModel(LanguageModel):
             request["grammar"] = self._grammar(sampling)
         for i, messages in enumerate(prompts):
             start = time.perf_counter()
-            prompt = self._rendered(messages)
-            answers = [self._complete({**request, "prompt": prompt, "seed": _seed(sampling, k)}) for k in range(n)]
-            completions = [self._completion(answer, sampling) for answer in answers]
-            read = answers[0]["usage"]["prompt_tokens"]
+            prompt = self._read(messages)
+            answers = [self._complete(prompt, {**request, "seed": _seed(sampling, k)}) for k in range(n)]
+            completions = [self._completion(answer, len(prompt), sampling) for answer in answers]
             sampled = sum(completion.n_tokens or 0 for completion in completions)
-            yield i, Reply(completions, Usage(1, read, sampled, time.perf_counter() - start))
+            yield i, Reply(completions, Usage(1, len(prompt), sampled, time.perf_counter() - start))
 
-    def _completion(self, answer: dict[str, Any], sampling: Sampling) -> Completion:
-        choice, usage = answer["choices"][0], answer["usage"]
-        sampled = usage["completion_tokens"]
+    def _completion(self, answer: dict[str, Any], read: int, sampling: Sampling) -> Completion:
+        choice, sampled = answer["choices"][0], answer["usage"]["completion_tokens"]
         if choice["finish_reason"] == "length" and sampled < sampling.max_tokens:
-            raise self._overflow(usage["prompt_tokens"], f"leaves {sampled} of max_tokens={sampling.max_tokens}")
+            raise self._overflow(read, f"leaves room for {sampled} of max_tokens={sampling.max_tokens}")
         logprob = None
         if sampling.logprobs:
             logprob = float(sum(token["logprob"] for token in choice["logprobs"]["content"]))
@@ -127,23 +128,22 @@ class LocalModel(LanguageModel):
 
     def _score(self, prompt: Sequence[Message], continuations: Sequence[str]) -> Reply:
         start = time.perf_counter()
-        rendered = self._rendered(prompt)
-        scores, read, forced = [], 0, 0
+        beginning = self._read(prompt)
+        scores, forced = [], 0
         for continuation in continuations:
             tokens = self._tokens(continuation)
+            if len(beginning) + len(tokens) > self.context:
+                raise self._overflow(len(beginning), f"leaves no room for a continuation of {len(tokens)}")
             # A grammar of token numbers lets through this one sequence; the probabilities are those before the grammar.
             grammar = "root ::= " + " ".join(f"<[{token}]>" for token in tokens)
-            request = {"prompt": rendered, "grammar": grammar, "max_tokens": len(tokens), "n_probs": 1, "seed": 0}
-            answer = self._complete({**request, "samplers": ["temperature"], "temperature": 1.0})
+            request = {"grammar": grammar, "max_tokens": len(tokens), "n_probs": 1, "seed": 0}
+            answer = self._complete(beginning, {**request, "samplers": ["temperature"], "temperature": 1.0})
             content = answer["choices"][0]["logprobs"]["content"]
-            read = answer["usage"]["prompt_tokens"]
-            if len(content) < len(tokens):
-                raise self._overflow(read, f"leaves {len(content)} of the {len(tokens)} tokens of a continuation")
             if [token["id"] for token in content] != tokens:
                 raise RuntimeError(f"llama.cpp did not follow the tokens of {continuation!r:.80}")
             scores.append(float(sum(token["logprob"] for token in content)))
             forced += len(tokens)
-        return Reply(scores, Usage(1, read + forced, 0, time.perf_counter() - start))
+        return Reply(scores, Usage(1, len(beginning) + forced, 0, time.perf_counter() - start))
 
     def _embed(self, texts: Sequence[str]) -> Reply:
         start = time.perf_counter()
@@ -165,16 +165,46 @@ class LocalModel(LanguageModel):
         params.flash_attn_type = llama.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
         params.verbosity, params.warmup = -1, False
         params.api_keys, params.ui = [self._key], False
-        params.cache_ram_mib = 512
+        params.n_ubatch, params.cache_ram_mib = _BATCH, 0
         if embedding:
             params.embedding, params.pooling_type = True, llama.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
-            params.n_batch = params.n_ubatch = self.context  # a text is embedded in one piece
+            params.n_batch = params.n_ubatch = max(self.context, _BATCH)  # a text is embedded in one piece
         try:
             return llama.Server(params)
         except RuntimeError:
             raise ValueError(f"model={str(self.path)!r}: llama.cpp does not load it (is the file whole?)") from None
 
-    def _complete(self, request: dict[str, Any]) -> dict[str, Any]:
+    def _complete(self, prompt: Sequence[int], request: Mapping[str, Any]) -> dict[str, Any]:
+        """Have the tokens of a prompt continued.
+
+        llama.cpp keeps what it computed for the last prompt and its reply. A token alone is computed in another order
+        than several at once, and rounds differently; reply tokens are always alone. So that nothing depends on the
+        past, only what was computed as part of a prompt is used again, and no token of a prompt is computed alone.
+        (Flash attention, whose rounding depends on the number of tokens, is off.)
+        """
+        with self._lock:
+            if len(prompt) >= self.context:
+                raise self._overflow(len(prompt), "does not fit")
+            length, shared = len(prompt), _common(prompt, self._cached)
+            kept = shared < len(self._cached) and shared <= length - 2  # just this much is found without further ado
+            self._cached = []
+            if not kept:
+                shared = max(min(shared, length - 2), 0)
+                if shared:
+                    self._cut(prompt, shared)
+            if (length - shared) % _BATCH == 1 and length > 1:  # the last token would be a batch by itself
+                self._cut(prompt, length - 2, reuse=shared > 0)
+                shared = length - 2
+            answer = self._send({**request, "prompt": list(prompt), "cache_prompt": shared > 0})
+            self._cached = list(prompt) if length > 1 else []
+            return answer
+
+    def _cut(self, prompt: Sequence[int], length: int, reuse: bool = True) -> None:
+        """Have the first tokens of a prompt computed, and two after them that are not the prompt's."""
+        other = 0 if prompt[length] else 1
+        self._send({"prompt": [*prompt[:length], other, other], "max_tokens": 0, "cache_prompt": reuse})
+
+    def _send(self, request: dict[str, Any]) -> dict[str, Any]:
         return self._checked(_answer(self._server.handle_completions, request))
 
     def _checked(self, answer: dict[str, Any]) -> dict[str, Any]:
@@ -183,8 +213,6 @@ class LocalModel(LanguageModel):
         if error is None:
             return answer
         message = str(error.get("message"))
-        if error.get("type") == "exceed_context_size_error":
-            raise self._overflow(error["n_prompt_tokens"], "does not fit")
         if "too large to process" in message:
             raise ValueError(f"texts: {message.partition('.')[0]}; the context is {self.context} tokens")
         if "grammar" in message:
@@ -197,16 +225,18 @@ class LocalModel(LanguageModel):
             "Shorten it, or load the model with a larger context="
         )
 
-    def _rendered(self, messages: Sequence[Message]) -> str:
-        """The prompt as the model's chat template writes it, up to where the assistant speaks."""
+    def _read(self, messages: Sequence[Message]) -> list[int]:
+        """Tokens of a conversation as the model's chat template writes it, up to where the assistant speaks."""
         begun = ""
         if messages[-1]["role"] == "assistant":
             *messages, last = messages
             begun = last["content"]
-        return self._post("/apply-template", {"messages": list(messages)})["prompt"] + begun
+        text = self._post("/apply-template", {"messages": list(messages)})["prompt"] + begun
+        return self._tokens(text, add_special=True, parse_special=True)
 
-    def _tokens(self, text: str) -> list[int]:
-        return self._post("/tokenize", {"content": text, "add_special": False, "parse_special": False})["tokens"]
+    def _tokens(self, text: str, **special: bool) -> list[int]:
+        body = {"content": text, "add_special": False, "parse_special": False, **special}
+        return self._post("/tokenize", body)["tokens"]
 
     def _post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """Templates and tokens have no function of their own in xllamacpp; its server offers them to this machine."""
@@ -239,7 +269,7 @@ class LocalModel(LanguageModel):
         if grammar.lstrip().startswith("%"):
             raise ValueError("grammar begins with '%': give a GBNF grammar with a rule 'root'")
         with _captured_stderr() as printed:
-            answer = _answer(self._server.handle_completions, {"prompt": "a", "max_tokens": 1, "grammar": grammar})
+            answer = self._probed(grammar)
         if "error" in answer:
             told = printed[0].partition("\n\n")[0].removeprefix("parse: ").strip()
             raise ValueError(f"grammar does not compile: {told or answer['error'].get('message')}")
@@ -247,11 +277,14 @@ class LocalModel(LanguageModel):
 
     def _constrains(self, grammar: str) -> None:
         """llama.cpp drops a schema that it cannot compile and says nothing, so see whether it holds."""
-        token = self._tokens(_NO_JSON)[0]
-        probe = {"prompt": "a", "max_tokens": 1, "temperature": 0.0, "logit_bias": [[token, 1000.0]]}
-        answer = _answer(self._server.handle_completions, {**probe, "grammar": grammar})
+        answer = self._probed(grammar, logit_bias=[[self._tokens(_NO_JSON)[0], 1000.0]])
         if "error" in answer or answer["choices"][0]["text"].startswith(_NO_JSON):
             raise ValueError("schema does not compile: give a JSON schema of the kinds that llguidance supports")
+
+    def _probed(self, grammar: str, **request: Any) -> dict[str, Any]:
+        self._cached = []
+        request = {"prompt": "a", "max_tokens": 1, "temperature": 0.0, "grammar": grammar, **request}
+        return _answer(self._server.handle_completions, request)
 
 
 def _answer(handle: Any, request: dict[str, Any]) -> dict[str, Any]:
@@ -259,6 +292,11 @@ def _answer(handle: Any, request: dict[str, Any]) -> dict[str, Any]:
         return handle(request)
     except ValueError as error:  # what llama.cpp refuses before it queues a request
         return {"error": {"message": str(error), "type": "invalid_request_error"}}
+
+
+def _common(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many tokens two sequences share at their beginning."""
+    return next((i for i, (a, b) in enumerate(zip(one, other)) if a != b), min(len(one), len(other)))
 
 
 def _seed(sampling: Sampling, sample: int) -> int:

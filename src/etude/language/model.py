@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -178,6 +179,7 @@ class LanguageModel(ABC):
         self.name = name
         self.usage = Usage()
         self.replayed = Usage()
+        self._counting = threading.Lock()
 
     @property
     def paid(self) -> Usage:
@@ -326,9 +328,10 @@ class LanguageModel(ABC):
         raise Unavailable(f"{self.name} offers no embeddings", "Use a local model, or an endpoint that has them")
 
     def _accounted(self, reply: Reply) -> Any:
-        self.usage += reply.usage
-        if reply.replayed:
-            self.replayed += reply.usage
+        with self._counting:
+            self.usage += reply.usage
+            if reply.replayed:
+                self.replayed += reply.usage
         return reply.value
 
 
