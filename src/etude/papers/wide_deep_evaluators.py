@@ -46,7 +46,14 @@ from etude.language.aspect_judges import AspectJudges, fit_judges, hashed
 from etude.language.judge_bias import role_weights, winners_of
 from etude.language.juries import Judge, LogprobJudge, WideDeep, baseline
 from etude.language.model import Completion, LanguageModel, Message, Reply, Sampling, Usage
-from etude.language.voting import cohen_kappa, majority_accuracy, majority_chances, majority_vote, mean_correlation
+from etude.language.voting import (
+    cohen_kappa,
+    effective_judges,
+    majority_accuracy,
+    majority_chances,
+    majority_vote,
+    mean_correlation,
+)
 from etude.study import (
     Axes,
     Config,
@@ -201,6 +208,7 @@ def width(lab: Lab, config: Protocol) -> None:
             "kappa_majority": cohen_kappa(majority, gold),
             "f1_single": np.mean([f1_score(gold, column, labels=[0, 1], average="macro") for column in votes.T]),
             "f1_majority": f1_score(gold, majority, labels=[0, 1], average="macro"),
+            "effective": effective_judges(votes, gold),
         }
         lab.record(table, set=name, judge=judge, **agreement)
 
@@ -463,6 +471,7 @@ def width_helps_competent_judges(e: Evidence[Protocol]) -> Rule:
             for name, column in pairs.items()
             for which, words in (("single", "one"), ("majority", "the majority"))
         },
+        **{f"{judge}, worth in judgments": exact(frame.loc[judge, "effective"]) for judge in JUDGES},
         **{"ChatGPT-0301, accuracy of one": exact(frame.loc["ChatGPT-0301", "single"])},
         **{"ChatGPT-0301, accuracy of the majority": exact(frame.loc["ChatGPT-0301", "majority"])},
     )  # fmt: skip
@@ -480,6 +489,7 @@ def width_hurts_below_one_half(e: Evidence[Protocol]) -> Rule:
             **{f"on {name}": mean(gains(part)) for name, part in rows.split("set")},
             **{str(judge): mean(gains(part)) for judge, part in judges.items()},
             **{f"{judge} alone": exact(part.frame["single"].mean()) for judge, part in judges.items()},
+            **{f"{judge}, worth in judgments": exact(part.frame["effective"].mean()) for judge, part in judges.items()},
         )
     )
 
