@@ -41,6 +41,11 @@ class Endpoint(LanguageModel):
     1, 2, ... seconds, each shortened by up to a quarter at random, or after the server's Retry-After if it is at most
     120 s. The key is read from the environment when a request is made, and is in no log, error, recording or repr.
 
+    What differs from a local model: A seed binds only servers that heed it. ``grammar=`` works where the server follows
+    GBNF (llama.cpp's does), which is tried once. `score` works where the older completions interface echoes
+    log-probabilities, and takes the prompt as plain text, without a chat template. `choose` reads the 20 likeliest
+    first tokens; an option that is not among them gets the probability of the last, which is the most it can have.
+
     Args:
         model: what the server calls the model.
         base_url: the server's address, such as ``"https://api.openai.com/v1"``; by default what ETUDE_LLM_BASE_URL
@@ -264,10 +269,7 @@ class Endpoint(LanguageModel):
         return float(sum(inside))
 
     def _choose(self, prompt: Sequence[Message], options: Sequence[str]) -> Reply:
-        """From the likeliest first tokens of a reply. An option outside the list gets what its last entry has.
-
-        That is the most the option can have. A token counts for an option that begins with it, and for no other.
-        """
+        """From the likeliest first tokens of a reply; each counts for the one option that begins with it, if any."""
         request = {
             "messages": list(prompt),
             "temperature": 1.0,

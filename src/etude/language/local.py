@@ -174,35 +174,39 @@ class LocalModel(LanguageModel):
         except RuntimeError:
             raise ValueError(f"model={str(self.path)!r}: llama.cpp does not load it (is the file whole?)") from None
 
-    def _complete(self, prompt: Sequence[int], request: Mapping[str, Any]) -> dict[str, Any]:
+    def _complete(self, prompt: list[int], request: Mapping[str, Any]) -> dict[str, Any]:
         """Have the tokens of a prompt continued.
 
         llama.cpp keeps what it computed for the last prompt and its reply. A token alone is computed in another order
-        than several at once, and rounds differently; reply tokens are always alone. So that nothing depends on the
-        past, only what was computed as part of a prompt is used again, and no token of a prompt is computed alone.
-        (Flash attention, whose rounding depends on the number of tokens, is off.)
+        than several at once, and rounds differently. So that nothing depends on the past, the last token of a prompt is
+        always computed alone and the others always together, and what is used again was computed so too. (Flash
+        attention, whose rounding depends on how many are together, is off.)
         """
         with self._lock:
             if len(prompt) >= self.context:
                 raise self._overflow(len(prompt), "does not fit")
-            length, shared = len(prompt), _common(prompt, self._cached)
-            kept = shared < len(self._cached) and shared <= length - 2  # just this much is found without further ado
-            self._cached = []
-            if not kept:
-                shared = max(min(shared, length - 2), 0)
-                if shared:
-                    self._cut(prompt, shared)
-            if (length - shared) % _BATCH == 1 and length > 1:  # the last token would be a batch by itself
-                self._cut(prompt, length - 2, reuse=shared > 0)
-                shared = length - 2
-            answer = self._send({**request, "prompt": list(prompt), "cache_prompt": shared > 0})
-            self._cached = list(prompt) if length > 1 else []
+            last, self._cached = self._cached, []
+            several = len(prompt) > 2
+            if several and prompt != last:
+                self._prepare(prompt, last)
+            answer = self._send({**request, "prompt": prompt, "cache_prompt": several})
+            self._cached = prompt if several else []
             return answer
 
-    def _cut(self, prompt: Sequence[int], length: int, reuse: bool = True) -> None:
-        """Have the first tokens of a prompt computed, and two after them that are not the prompt's."""
-        other = 0 if prompt[length] else 1
-        self._send({"prompt": [*prompt[:length], other, other], "max_tokens": 0, "cache_prompt": reuse})
+    def _prepare(self, prompt: list[int], last: list[int]) -> None:
+        """Have all tokens but the last computed, using what is known of the prompt before."""
+        ready, found = len(prompt) - 1, _common(prompt, last)
+        known = min(found, len(last) - 1, ready) if last else 0
+        if known == ready:
+            return
+        if ready - known == 1:
+            known -= 1  # one would be alone
+        if 0 < known < found:  # llama.cpp would use more again than it should
+            self._send({"prompt": [*prompt[:known], 0 if prompt[known] else 1], "max_tokens": 0, "cache_prompt": True})
+        if (ready - known) % _BATCH == 1:  # the last one would be a batch by itself
+            self._send({"prompt": prompt[: ready - 2], "max_tokens": 0, "cache_prompt": known > 0})
+            known = ready - 2
+        self._send({"prompt": prompt[:ready], "max_tokens": 0, "cache_prompt": known > 0})
 
     def _send(self, request: dict[str, Any]) -> dict[str, Any]:
         return self._checked(_answer(self._server.handle_completions, request))
