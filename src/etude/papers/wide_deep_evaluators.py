@@ -9,8 +9,7 @@ measured with small judges trained here, on responses whose every defect is know
 What the recording cannot tell: each prompt was asked once an order, so there is no same prompt, asked again, to
 compare width with at equal cost. In the world of known defects there is. The second look was taken only where the
 first looks of the two orders disagreed, so it can only raise the agreement with itself; the claim compares it with
-another strategy (chain of thought), as the dossier of the paper has it, and shows beside it how often a disagreement
-was settled and how often rightly.
+another strategy (chain of thought), and shows beside it how often a disagreement was settled, and how often rightly.
 
 The trained judges see 3,000 comparisons. Two baselines have one role: five trainings on the same labels, and five
 judges each with 3,000 labels of its own, which are as many labels as the five aspects have together. Learning rates
@@ -21,6 +20,13 @@ where all defects count the same, is shown beside. The live judge answers A or B
 one for a position are one thing, and reads 300 characters of the question and of each response. `paper` asks an
 endpoint for reviews with roles that it proposes, two layers and both orders, beside the baselines at as many calls,
 on 885 comparisons: the whole benchmark of the paper (2,553) is not public. It needs no GPU, and some 80,000 requests.
+
+What was learnt: different roles did take the correlation away (from .91 to none), and a panel of judges that are right
+64 % of the time is right 86 % of the time. But one judge of everything, trained on as many comparisons, was right 87 %
+of the time by itself. A plain mean counts a slip of grammar like a wrong fact; with learnt weights, or where all
+defects count the same, the panel is ahead, by little more than a point. So low correlation is no end in itself: what
+it saves is spent where every judge must know less. On items made to mislead, what helps weak judges is no further
+judge but a few labels: weights learnt on half of the items turn judges that are reliably wrong round (benchmarks).
 
 Source: Zhang et al., 2023 (arXiv 2308.01862), sections 3 and 5; recorded judgments of Zeng et al., ICLR 2024
 (arXiv 2310.07641).
