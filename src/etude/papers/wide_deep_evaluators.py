@@ -27,6 +27,8 @@ of the time by itself. A plain mean counts a slip of grammar like a wrong fact; 
 defects count the same, the panel is ahead, by little more than a point. So low correlation is no end in itself: what
 it saves is spent where every judge must know less. On items made to mislead, what helps weak judges is no further
 judge but a few labels: weights learnt on half of the items turn judges that are reliably wrong round (benchmarks).
+The live judge took the response shown first 99 times in 100; with both orders averaged it was right half of the time:
+swapping removes a bias, and shows that nothing was behind it.
 
 Source: Zhang et al., 2023 (arXiv 2308.01862), sections 3 and 5; recorded judgments of Zeng et al., ICLR 2024
 (arXiv 2310.07641).
