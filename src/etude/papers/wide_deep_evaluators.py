@@ -679,7 +679,11 @@ def variance_by_width(e: Evidence[Protocol], axes: Axes) -> None:
 @study.figure
 def panels_of_trained_judges(e: Evidence[Protocol], axes: Axes) -> None:
     """Accuracy of a panel against the correlation of its judges; a dot a seed."""
-    for arm, rows in e[roles].at(defects="unequal").split("arm"):
-        axes.plot(rows["correlation"], rows["accuracy"], "o", label=arm)
+    for place, (arm, rows) in enumerate(e[roles].at(defects="unequal").split("arm")):
+        axes.plot(rows["correlation"], rows["accuracy"], "o", color=f"C{place}", label=arm)
+        if arm == "different roles":
+            axes.plot(
+                rows["correlation"], rows["accuracy_weighted"], "x", color=f"C{place}", label="with learnt weights"
+            )
     axes.set(xlabel="correlation of two judges", ylabel="accuracy of the panel")
-    axes.legend(frameon=False, fontsize="small", loc="best")
+    axes.legend(frameon=False, fontsize="small", loc="lower center")
