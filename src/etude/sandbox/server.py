@@ -189,7 +189,7 @@ class Server:
             self.fresh_pids()
         used = usage.ru_utime + usage.ru_stime
         signalled = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
-        if end == "closed" and signalled in (signal.SIGKILL, signal.SIGXCPU) and used >= 0.95 * limits["cpu"]:
+        if end == "closed" and signalled in (signal.SIGKILL, signal.SIGXCPU) and used >= 0.8 * limits["cpu"]:
             end = "timeout"
         code = None if signalled else os.WEXITSTATUS(status)
         ended = {"end": end, "signal": signalled, "code": code, "seconds": time.monotonic() - began, "cpu": used}
