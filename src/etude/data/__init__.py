@@ -1,13 +1,23 @@
 """Data sets: where they are, that they are the right ones, and how they are divided.
 
 ``images("fashion-mnist")`` finds a named set of labelled images, or takes your own; ``omniglot()`` finds drawings of
-many characters, ``spoken_digits()`` recordings, ``texts("wikitext-2")`` a text; ``available()`` says which sets are at
-hand. Importing this package imports neither torch nor any reader of files: they come with the first set loaded.
+many characters, ``spoken_digits()`` recordings, ``texts("wikitext-2")`` a text, ``arc()`` tasks of induction;
+``available()`` says which sets are at hand. Importing this package imports neither torch nor any reader of files: they
+come with the first set loaded.
 """
 
 from etude.data import image_sets as _image_sets  # its loaders enter their names on import
 from etude.data.characters import Characters, omniglot
 from etude.data.image_data import ImageData, Part, images
+from etude.data.induction import (
+    InductionProblem,
+    InductionTask,
+    ListWorld,
+    arc,
+    list_functions,
+    one_dimensional_arc,
+    recorded_programs,
+)
 from etude.data.locate import DataStatus, available
 from etude.data.speech import SpokenDigits, Utterances, connected_digits, dial_tones, spoken_digits
 from etude.data.text import BytePairs, texts
@@ -17,14 +27,21 @@ __all__ = [
     "Characters",
     "DataStatus",
     "ImageData",
+    "InductionProblem",
+    "InductionTask",
+    "ListWorld",
     "Part",
     "SpokenDigits",
     "Utterances",
+    "arc",
     "available",
     "connected_digits",
     "dial_tones",
     "images",
+    "list_functions",
     "omniglot",
+    "one_dimensional_arc",
+    "recorded_programs",
     "spoken_digits",
     "texts",
 ]

@@ -8,6 +8,7 @@ import weakref
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Self
 
 from etude.sandbox.isolation import Isolation, Worker, isolation
@@ -104,7 +105,13 @@ class Sandbox:
             return worker.run(source, entry, texts, limits)
 
     def run_each(
-        self, sources: Sequence[str], entry: str, inputs: Sequence[Any], *, limits: Limits | None = None
+        self,
+        sources: Sequence[str],
+        entry: str,
+        inputs: Sequence[Any],
+        *,
+        limits: Limits | None = None,
+        together: bool = False,
     ) -> list[list[Result]]:
         """Run several programs on the same inputs, as many at a time as there are workers.
 
@@ -113,6 +120,9 @@ class Sandbox:
             entry: as for `run`.
             inputs: as for `run`.
             limits: as for `run`.
+            together: run them in one process, one after the other, which is some ten times as fast. Only for programs
+                that need not be kept from each other, such as samples of one small vocabulary: one could change what
+                the next one finds. Those that get no answer this way, and all that follow them, run by themselves.
 
         Returns:
             For each program one result an input.
@@ -122,13 +132,37 @@ class Sandbox:
             ValueError: as for `run`.
         """
         distinct = list(dict.fromkeys(sources))
-        if len(self._workers) == 1:
+        if together:
+            found = self._bundle(distinct, entry, inputs, self.limits if limits is None else limits)
+        elif len(self._workers) == 1:
             found = [self.run(source, entry, inputs, limits=limits) for source in distinct]
         else:
             with ThreadPoolExecutor(len(self._workers)) as pool:
                 found = list(pool.map(lambda source: self.run(source, entry, inputs, limits=limits), distinct))
         results = dict(zip(distinct, found))
         return [results[source] for source in sources]
+
+    def _bundle(self, sources: list[str], entry: str, inputs: Sequence[Any], limits: Limits) -> list[list[Result]]:
+        """One process for many programs; whatever it did not answer is asked again, a process a program."""
+        texts = _texts(entry, inputs, limits)
+        requests = [{"source": source, "entry": entry, "inputs": texts} for source in sources]
+        kilobytes = min(limits.output_kb * len(sources), 1 << 14)
+        wider = replace(limits, depth=limits.depth + 2, output_kb=kilobytes)
+        answers = self.run(_BUNDLE, "bundle", requests, limits=wider) if requests else []
+        found = []
+        for source, answer in zip(sources, answers):
+            fits = len(source.encode(errors="replace")) <= limits.source_kb << 10
+            if fits and answer.ok and _is_bundle(answer.value, len(texts)):
+                seconds = answer.seconds / len(sources)
+                found.append(
+                    [
+                        Result(*(("value", value, "") if good else ("error", None, value)), seconds, self.level)
+                        for good, value in answer.value
+                    ]
+                )
+            else:
+                found.append(self.run(source, entry, inputs, limits=limits))
+        return found
 
     def close(self) -> None:
         """End the processes that run programs; closing twice does no harm."""
@@ -155,6 +189,35 @@ class Sandbox:
             raise
         finally:
             self._idle.put(worker)
+
+
+_BUNDLE = """
+import json
+def bundle(request):
+    program, answers = {"__name__": "program"}, []
+    try:
+        exec(compile(request["source"], "<program>", "exec"), program)
+        function = program[request["entry"]]
+    except Exception as error:
+        return [[False, f"{type(error).__name__}: {error}"[:800]] for _ in request["inputs"]]
+    for text in request["inputs"]:
+        try:
+            answers.append([True, function(json.loads(text))])
+        except MemoryError:
+            raise
+        except Exception as error:
+            answers.append([False, f"{type(error).__name__}: {error}"[:800]])
+    return answers
+"""
+
+
+def _is_bundle(value: Any, count: int) -> bool:
+    """Whether a value has the form of a bundle's answers to so many inputs."""
+    if not isinstance(value, list) or len(value) != count:
+        return False
+    return all(
+        isinstance(each, list) and len(each) == 2 and (each[0] is True or type(each[1]) is str) for each in value
+    )
 
 
 def _stop(workers: list[Worker]) -> None:
