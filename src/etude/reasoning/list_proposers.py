@@ -72,7 +72,7 @@ def parse_program(tokens: Sequence[int]) -> ListProgram | None:
 
 @dataclass(frozen=True)
 class ListExamples:
-    """Tasks as tokens, to train on.
+    """Tasks as tokens, one byte each, to train on.
 
     Attributes:
         pairs: inputs and outputs of the training pairs.
@@ -99,15 +99,18 @@ def list_examples(tasks: Sequence[ListTask], generator: random.Random) -> ListEx
         generator: of the programs to be repaired.
     """
     rules = [[FIRST_STEP + NAMES.index(name) for name in made.program.composition] + [END] for made in tasks]
+    wrong = [_changed(made.program.steps, generator) for made in tasks]
+
+    def table(rows: list[list[int]], length: int) -> Int[Tensor, "tasks length"]:
+        return torch.tensor([_padded(row, length) for row in rows], dtype=torch.int8)
+
     return ListExamples(
-        torch.stack([_pairs(made.task.problem) for made in tasks]),
-        torch.tensor([_padded(made.task.test[0][0], LIST_LENGTH) for made in tasks]),
-        torch.tensor([_padded([*made.task.test[0][1], END], ANSWER_LENGTH) for made in tasks]),
-        torch.tensor([_padded(program_tokens(made.program.steps), PROGRAM_LENGTH) for made in tasks]),
-        torch.tensor([_padded(rule, RULE_LENGTH) for rule in rules]),
-        torch.tensor(
-            [_padded(program_tokens(_changed(made.program.steps, generator)), PROGRAM_LENGTH) for made in tasks]
-        ),
+        torch.stack([_pairs(made.task.problem) for made in tasks]).to(torch.int8),
+        table([made.task.test[0][0] for made in tasks], LIST_LENGTH),
+        table([[*made.task.test[0][1], END] for made in tasks], ANSWER_LENGTH),
+        table([program_tokens(made.program.steps) for made in tasks], PROGRAM_LENGTH),
+        table(rules, RULE_LENGTH),
+        table([program_tokens(steps) for steps in wrong], PROGRAM_LENGTH),
     )
 
 
@@ -298,9 +301,9 @@ def hints(
     """
     if role != "implement":
         return None
-    rule = functional.pad(examples.rule[rows], (1, PROGRAM_LENGTH - RULE_LENGTH), value=PAD)
+    rule = functional.pad(examples.rule[rows].long(), (1, PROGRAM_LENGTH - RULE_LENGTH), value=PAD)
     rule[:, 0] = RULE
-    wrong = functional.pad(examples.wrong[rows], (1, 0), value=REPAIR)
+    wrong = functional.pad(examples.wrong[rows].long(), (1, 0), value=REPAIR)
     return torch.where(torch.rand(len(rows), 1, generator=generator) < 0.4, wrong, rule)
 
 
@@ -309,6 +312,7 @@ def train_list_network(
     examples: ListExamples,
     width: int,
     *,
+    layers: int = 2,
     steps: int,
     batch: int = 64,
     learning_rate: float = 2e-3,
@@ -321,6 +325,7 @@ def train_list_network(
             names of the steps) or ``"implement"`` (pairs and a hint to program).
         examples: what it is trained on.
         width: of the network.
+        layers: of its decoder.
         steps: of AdamW, with a short warm-up and a cosine to zero.
         batch: tasks a step.
         learning_rate: the largest.
@@ -334,7 +339,7 @@ def train_list_network(
     if steps < 1:
         raise ValueError(f"steps={steps}: give at least 1")
     generator = torch.Generator().manual_seed(seed)
-    network = ListNetwork(width, generator)
+    network = ListNetwork(width, generator, layers)
     target = {"direct": examples.answer, "hypothesis": examples.rule}.get(role, examples.program)
     optimizer = torch.optim.AdamW(network.parameters(), lr=learning_rate, fused=True)
     warm_up = max(1, steps // 20)
@@ -344,10 +349,10 @@ def train_list_network(
     )
     for _ in range(steps):
         rows = torch.randint(len(target), (batch,), generator=generator)
-        query = examples.query[rows] if role == "direct" else None
-        memory = network.encode(examples.pairs[rows], query, hints(role, examples, rows, generator))
-        logits = network(memory, target[rows])
-        loss = functional.cross_entropy(logits.flatten(0, 1), target[rows].flatten(), ignore_index=PAD)
+        query = examples.query[rows].long() if role == "direct" else None
+        memory = network.encode(examples.pairs[rows].long(), query, hints(role, examples, rows, generator))
+        wanted = target[rows].long()
+        loss = functional.cross_entropy(network(memory, wanted).flatten(0, 1), wanted.flatten(), ignore_index=PAD)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)
