@@ -6,6 +6,7 @@ checked here, once, before any back end sees it.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -96,6 +97,11 @@ class Sampling:
             raise TypeError(f"schema is a {type(self.schema).__name__}: give a JSON schema as a dict, or None")
         if self.grammar is not None and self.schema is not None:
             raise ValueError("grammar and schema are both given: a reply can follow only one")
+        # One way to write each number, so that equal requests have equal keys.
+        for name, kind in (("temperature", float), ("top_p", float), ("max_tokens", int)):
+            object.__setattr__(self, name, kind(getattr(self, name)))
+        if self.seed is not None:
+            object.__setattr__(self, "seed", int(self.seed))
 
 
 @dataclass(frozen=True)
@@ -353,6 +359,20 @@ def conversation(prompt: Prompt, name: str = "prompt") -> tuple[Message, ...]:
         if not isinstance(message["content"], str):
             raise TypeError(f"{name}[{i}]: content is a {type(message['content']).__name__}: give a text")
     return tuple(Message(role=message["role"], content=message["content"]) for message in prompt)
+
+
+def seed_of_sample(seed: int, sample: int) -> int:
+    """The seed of one of n samples: the seed itself for the first, unrelated ones for the others.
+
+    Numbers counted up from the seed would make sample 1 of seed 0 the same as sample 0 of seed 1.
+
+    Args:
+        seed: the seed of the request, in [0, 2**31).
+        sample: number of the sample, from 0.
+    """
+    if sample == 0:
+        return int(seed)
+    return int.from_bytes(hashlib.sha256(f"{seed}/{sample}".encode()).digest()[:4], "little") >> 1
 
 
 def normalised(logprobs: Sequence[float]) -> list[float]:
