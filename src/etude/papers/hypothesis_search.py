@@ -282,15 +282,23 @@ def solve(lab: Lab, config: Protocol) -> None:
 
 
 def expressible(task: InductionTask) -> bool:
-    """Whether at most two steps of `ListWorld` reproduce every pair of a task."""
+    """Whether one or two steps of `ListWorld` reproduce every pair of a task."""
     steps = [
         (name, constants)
         for name, primitive in PRIMITIVES.items()
         for constants in itertools.product(*(range(least, most + 1) for least, most in primitive.ranges))
     ]
-    programs = [ListProgram(chosen) for depth in (1, 2) for chosen in itertools.product(steps, repeat=depth)]
     pairs = [*task.train, *task.test]
-    return any(all(program(x) == y for x, y in pairs) for program in programs)
+    (x, y), *_ = pairs
+    once = [(step, PRIMITIVES[step[0]].function(x, *step[1])) for step in steps]
+    candidates = [(step,) for step, value in once if value == y]
+    candidates += [
+        (first, (name, constants))
+        for name, constants in steps
+        for first, value in once
+        if PRIMITIVES[name].function(value, *constants) == y
+    ]
+    return any(all(ListProgram(chosen)(x) == y for x, y in pairs) for chosen in candidates)
 
 
 @study.measure(seeds=1)

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, Self
+from typing import Any
 
 from etude.sandbox.isolation import Isolation, Worker, isolation
 from etude.sandbox.limits import Limits, Result, check_data
@@ -168,7 +168,7 @@ class Sandbox:
         """End the processes that run programs; closing twice does no harm."""
         self._finalizer()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> Sandbox:
         return self
 
     def __exit__(self, *_: object) -> None:
