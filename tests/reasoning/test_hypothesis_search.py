@@ -356,6 +356,21 @@ def test_code_is_found():
     assert code("x = 1") == "x = 1"
 
 
+@pytest.mark.parametrize("solver", [HypothesisSearch, ProgramOnly, Direct])
+def test_a_prompt_that_does_not_fit_is_no_answer(sandbox, solver):
+    def reply(prompt, sample):
+        raise ValueError("prompt has 9000 tokens: the context is 8192 tokens")
+
+    solution = solver(ScriptedModel(reply), sandbox=sandbox).solve(TASK.problem)
+    assert solution.status == "none"
+
+    def other(prompt, sample):
+        raise ValueError("something else")
+
+    with pytest.raises(ValueError, match="something else"):
+        solver(ScriptedModel(other), sandbox=sandbox).solve(TASK.problem)
+
+
 # ---- bad input -----------------------------------------------------------------------------------------------------
 
 

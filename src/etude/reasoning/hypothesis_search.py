@@ -10,6 +10,7 @@ Source: Wang, Zelikman, Poesia, Pu, Haber and Goodman, ICLR 2024 (arXiv 2309.056
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from collections import Counter
@@ -22,7 +23,7 @@ from jaxtyping import Bool, Float
 
 from etude.data.induction import InductionProblem, Kind
 from etude.language.model import LanguageModel, Usage
-from etude.reasoning.induction_prompts import LanguageModelProposer, shown
+from etude.reasoning.induction_prompts import LanguageModelProposer, TooLong, shown
 from etude.sandbox import Result, Sandbox, same
 
 Filter = Literal["summarise", "cluster", "rank"] | Callable[[InductionProblem, list[str]], list[str]] | None
@@ -474,7 +475,7 @@ class HypothesisSearch(_Solver):
             if self._write(run, kept):
                 return run.finish(kept)
             self._repair(run)
-        except _Exhausted:
+        except (_Exhausted, TooLong):
             return run.finish(kept)
         return run.finish(kept)
 
@@ -583,7 +584,7 @@ class ProgramOnly(_Solver):
             n = run.ask(self.n_programs)
             (sources,) = self.proposer.programs(problem, [None], n, temperature=self.t_program, seed=self.seed)
             run.try_out([(source, None, 0) for source in sources])
-        except _Exhausted:
+        except (_Exhausted, TooLong):
             return run.finish()
         return run.finish()
 
@@ -628,7 +629,10 @@ class Direct(_Solver):
             problem: the task without the outputs of its test.
         """
         run = _Run(self, problem)
-        answers = self.proposer.answers(problem, run.ask(self.n_answers), temperature=self.temperature, seed=self.seed)
+        answers: list[list[Any]] = []
+        with contextlib.suppress(_Exhausted, TooLong):
+            n = run.ask(self.n_answers)
+            answers = self.proposer.answers(problem, n, temperature=self.temperature, seed=self.seed)
         readable = [answer for answer in answers if len(answer) == len(problem.inputs) and None not in answer]
         solution = run.finish()
         if not readable:

@@ -37,6 +37,10 @@ SIGNATURE = {
 }
 
 
+class TooLong(Exception):
+    """A prompt does not fit into the model's context: the task counts as not solved."""
+
+
 class LanguageModelProposer:
     """A language model behind prompts, as a `Proposer`.
 
@@ -139,7 +143,12 @@ class LanguageModelProposer:
 
     def _draw(self, turns: list[Message], n: int, temperature: float, seed: int, tokens: int) -> list[str]:
         # Seeds may run on where a search adds to them; a model takes those below 2**31.
-        (replies,) = self.lm.generate([turns], n=n, temperature=temperature, max_tokens=tokens, seed=seed % 2**31)
+        try:
+            (replies,) = self.lm.generate([turns], n=n, temperature=temperature, max_tokens=tokens, seed=seed % 2**31)
+        except ValueError as error:
+            if "context" not in str(error):
+                raise
+            raise TooLong(str(error)) from error
         return [reply.text for reply in replies]
 
 
