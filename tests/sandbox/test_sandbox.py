@@ -1,5 +1,6 @@
 """Programs in, data out: what comes back, how each limit shows, and what is refused before any work is done."""
 
+import json
 import math
 import os
 import signal
@@ -14,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from etude.cli import main
 from etude.errors import Unavailable
 from etude.sandbox import LEVELS, Limits, Sandbox, probe, same
 from etude.sandbox.limits import check_data
@@ -313,6 +315,17 @@ def test_a_bubblewrap_that_fails_is_named(monkeypatch, tmp_path):
     found = probe.__wrapped__("bwrap")
     assert "uid map: Permission denied" in found.missing
     assert not found.network
+
+
+def test_the_doctor_says_which_levels_are_reached(capsys):
+    assert main(["doctor", "--json"]) == 0
+    found = {level["level"]: level for level in json.loads(capsys.readouterr().out)["sandbox"]}
+    assert list(found) == list(LEVELS)
+    for level in LEVELS:
+        assert found[level]["reached"] is (level in HERE)
+        assert found[level]["text"] == str(probe(level))
+    assert main(["doctor"]) == 0
+    assert HERE[0] in capsys.readouterr().out
 
 
 # ---- bad input -----------------------------------------------------------------------------------------------------

@@ -47,7 +47,7 @@ from etude.reasoning.list_proposers import (
     list_examples,
     train_list_network,
 )
-from etude.sandbox import ATTACKS, Limits, Sandbox, check, same
+from etude.sandbox import ATTACK_LIMITS, ATTACKS, Limits, Sandbox, check, same
 from etude.study import (
     Axes,
     Config,
@@ -100,6 +100,8 @@ class Protocol(Config):
     """Recorded programs that are run again, at most."""
     attacks: int = 1_000
     """Attacks of the catalogue that are tried, at most."""
+    isolation: Literal["bwrap", "subprocess"] = "subprocess"
+    """The weakest level of isolation at which programs of a language model run."""
     model: str = ""
     """A language model to ask, such as ``endpoint:gpt-4o``; none when empty."""
     asked: int = 108
@@ -133,7 +135,7 @@ study = Study(
         ),
         "paper": Protocol(
             training_tasks=200_000, steps=4_000, batch=128, learning_rate=5e-4, width=192, half_width=128, layers=3,
-            model="endpoint:gpt-4-0613",
+            isolation="bwrap", model="endpoint:gpt-4-0613",
         ),
     },
     extras=("arc",),
@@ -147,7 +149,7 @@ study = Study(
 def replay(lab: Lab, config: Protocol) -> None:
     """Each recorded program's outcome on the training pairs and then on the test pairs, and what was published."""
     tasks = arc()
-    with Sandbox(TOUR) as sandbox:
+    with Sandbox(TOUR, minimum=config.isolation) as sandbox:
         for program in lab.track(recorded_programs()[: config.recorded], "programs"):
             task = tasks[program.task]
             right = {
@@ -168,12 +170,13 @@ def replay(lab: Lab, config: Protocol) -> None:
             )
 
 
-@study.measure(seeds=1, volatile=("seconds",))
+@study.measure(seeds=1, volatile=("late",))
 def attacks(lab: Lab, config: Protocol) -> None:
     """Every attack of the catalogue on the strongest level of isolation, which a weaker one does not replace."""
     with Sandbox(minimum="bwrap") as sandbox:
         for attempt in check(sandbox, ATTACKS[: config.attacks]):
-            lab.record(attack=attempt.attack.name, contained=not attempt.succeeded, seconds=attempt.seconds)
+            late = attempt.seconds - ATTACK_LIMITS.wall_seconds
+            lab.record(attack=attempt.attack.name, contained=not attempt.succeeded, late=late)
 
 
 @study.measure(seeds=1)
@@ -339,7 +342,7 @@ def real_tasks(domain: str) -> list[InductionTask]:
 def ask(lab: Lab, config: Protocol, *, domain: Literal["arc", "arc-1d", "list functions"], method: str) -> None:
     """The paper's protocol with a language model: one row a task."""
     lm, one_row = language_model(config.model), domain == "arc-1d"
-    with Sandbox(TOUR) as sandbox:
+    with Sandbox(TOUR, minimum=config.isolation) as sandbox:
         if method == "direct":
             solver: Direct | ProgramOnly | HypothesisSearch = Direct(lm, temperature=0.5)
         elif method == "programs":
@@ -504,10 +507,9 @@ def every_attack(config: Protocol) -> bool | str:
 def the_sandbox_contains_every_attack(e: Evidence[Protocol]) -> Rule:
     """Every attack is contained, the search lives on, and no call takes a second longer than its limit."""
     rows = e[attacks].frame
-    late = float(rows["seconds"].max()) - 1.0
     return all_of(
         within(exact(float(rows["contained"].astype(float).mean())), 1, 1).named("share contained"),
-        (exact(late) <= 1).named("seconds over the limit"),
+        (exact(float(rows["late"].max())) <= 1).named("seconds over the limit"),
     ).also(attacks=exact(len(rows)))
 
 

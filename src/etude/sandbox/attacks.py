@@ -28,7 +28,8 @@ from etude.sandbox.limits import Limits, Result, check_data, same
 from etude.sandbox.sandbox import Sandbox
 
 BOAST = "the attack went through"
-_LIMITS = Limits(cpu_seconds=1, wall_seconds=1.0, memory_mb=128, output_kb=64, file_kb=256)
+ATTACK_LIMITS = Limits(cpu_seconds=1, wall_seconds=1.0, memory_mb=128, output_kb=64, file_kb=256)
+"""What an attacking program may use."""
 
 
 @dataclass(frozen=True)
@@ -1118,10 +1119,10 @@ def _attempt(sandbox: Sandbox, other: Sandbox, attack: Attack, secret: str) -> A
         here.pids = worker.pid, victim.pid
         told = here.told(victim.pid)
         if attack.first:
-            sandbox.run(TOOLS + attack.first, "prepare", [{**told, "secret": secret}], limits=_LIMITS)
+            sandbox.run(TOOLS + attack.first, "prepare", [{**told, "secret": secret}], limits=ATTACK_LIMITS)
         began = time.monotonic()
         try:
-            here.results = sandbox.run(attack.source, "attack", [told, told], limits=_LIMITS)
+            here.results = sandbox.run(attack.source, "attack", [told, told], limits=ATTACK_LIMITS)
             evidence = ""
         except Exception as error:
             evidence = f"the call raised {error!r}"
@@ -1138,7 +1139,7 @@ def _unsound(results: list[Result]) -> str:
         return f"there are {len(results)} results of two inputs"
     for result in results:
         try:
-            check_data(result.value, _LIMITS.depth, "value")
+            check_data(result.value, ATTACK_LIMITS.depth, "value")
         except (TypeError, ValueError) as error:
             return str(error)
         if type(result.error) is not str or (result.error == "") is not result.ok:
