@@ -282,6 +282,18 @@ def test_a_closed_sandbox_says_so():
         sandbox.run("def f(x): return x", "f", [1])
 
 
+def test_a_program_that_cannot_be_confined_is_not_run(tmp_path):
+    with Sandbox(level="subprocess") as sandbox:
+        outcome(sandbox, "return x")
+        sandbox._workers[0]._folder.cleanup()
+        tmp_path.chmod(0o777)
+        result = outcome(sandbox, f"open({str(tmp_path / 'ran')!r}, 'w')")
+        assert result.outcome == "refused"
+        assert "not run" in result.error
+        assert not (tmp_path / "ran").exists()
+        assert outcome(sandbox, "return x").ok
+
+
 # ---- levels --------------------------------------------------------------------------------------------------------
 
 

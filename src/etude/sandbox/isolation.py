@@ -182,10 +182,14 @@ class Worker:
                 if len(data) > most:
                     raise Lost("the server sends more than it may")
             end = json.loads(part)
-            _empty(self._folder.name)
         except (Lost, ValueError):
             self.stop()
             end = {"end": "lost", "seconds": time.monotonic() - began}
+        else:
+            try:
+                _empty(self._folder.name)
+            except OSError:  # then the next program gets a new server and a new directory
+                self.stop()
         return _results(bytes(data), end, len(texts), limits, self.level)
 
     def _frame(self, deadline: float) -> tuple[bytes, bytes]:

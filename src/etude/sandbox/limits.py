@@ -19,7 +19,8 @@ class Limits:
         memory_mb: address space beyond that of the bare interpreter, in MB, from 1.
         output_kb: what all answers together may take as JSON, in kB, from 1.
         file_kb: size of a file, and of the working directory where the level gives a program its own, in kB, from 0.
-        processes: processes and threads at a time, the program itself included, from 1.
+        processes: processes and threads at a time, the program itself included, from 1. More than one is a bound only
+            where the caller is not root, whose processes Linux does not count; for root it lifts the bound.
         depth: how deeply an answer may be nested, from 1.
         source_kb: length of the program, in kB, from 1.
 

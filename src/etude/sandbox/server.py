@@ -249,7 +249,12 @@ class Child:
         os.dup2(writing, 3)
         server.control.detach()
         os.closerange(4, 1 << 16)
-        self.confine()
+        try:
+            self.confine()
+        except (OSError, ValueError) as error:
+            for _ in self.inputs:
+                self.write(["refused", f"it was not run, since it could not be confined: {error}"])
+            os._exit(0)
 
     def confine(self):
         """Give up, for good, what a program must not have."""
