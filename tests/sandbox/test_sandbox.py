@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -223,6 +224,21 @@ def test_a_lost_server_is_replaced(sandbox):
     assert outcome(sandbox, "return x", 5).value == 5
 
 
+def test_a_fork_of_the_caller_leaves_its_servers_alone(sandbox):
+    outcome(sandbox, "return x")
+    child = os.fork()
+    if child == 0:  # pragma: no cover - another process
+        try:
+            good = outcome(sandbox, "return x", 8).value == 8
+            sandbox._workers[0].stop()
+        finally:
+            os._exit(0 if good else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    before = sandbox._workers[0].pid
+    assert outcome(sandbox, "open('x', 'w'); return x", 9).value == 9
+    assert sandbox._workers[0].pid == before
+
+
 def test_an_interrupted_call_leaves_no_half_answer(sandbox, monkeypatch):
     worker = sandbox._workers[0]
     outcome(sandbox, "return x")
@@ -285,7 +301,7 @@ def test_a_closed_sandbox_says_so():
 def test_a_program_that_cannot_be_confined_is_not_run(tmp_path):
     with Sandbox(level="subprocess") as sandbox:
         outcome(sandbox, "return x")
-        sandbox._workers[0]._folder.cleanup()
+        shutil.rmtree(sandbox._workers[0]._folder)
         tmp_path.chmod(0o777)
         result = outcome(sandbox, f"open({str(tmp_path / 'ran')!r}, 'w')")
         assert result.outcome == "refused"

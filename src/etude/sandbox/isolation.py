@@ -98,9 +98,9 @@ class Worker:
             Lost: it did not start; the message says why.
         """
         ours, theirs = socket.socketpair()
-        self._folder = tempfile.TemporaryDirectory(prefix="etude-sandbox-", ignore_cleanup_errors=True)
+        self._folder = tempfile.mkdtemp(prefix="etude-sandbox-")
         if os.geteuid() == 0:
-            os.chown(self._folder.name, NOBODY, NOBODY)  # the user a program becomes
+            os.chown(self._folder, NOBODY, NOBODY)  # the user a program becomes
         with theirs, tempfile.TemporaryFile() as said:
             command = _command(self.level, theirs.fileno())
             try:
@@ -116,6 +116,7 @@ class Worker:
                 )
             except OSError as error:
                 ours.close()
+                shutil.rmtree(self._folder, ignore_errors=True)
                 raise Lost(str(error)) from error
             theirs.close()
             self._socket, self._owner = ours, os.getpid()
@@ -139,11 +140,11 @@ class Worker:
         if process is None:
             return
         self._socket.close()  # the server leaves when its caller is gone; the one outside the jail is killed
-        if self._owner == os.getpid():
+        if self._owner == os.getpid():  # and not one that a fork of the caller merely knows of
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
             process.wait()
-        self._folder.cleanup()
+            shutil.rmtree(self._folder, ignore_errors=True)
 
     def run(self, source: str, entry: str, texts: Sequence[str], limits: Limits) -> list[Result]:
         """Run a program on inputs given as JSON texts; the arguments have been checked."""
@@ -159,10 +160,11 @@ class Worker:
             "size": len(body),
         }
         for attempt in range(2):  # a server that died while idle is replaced; a program is never run twice
-            if self._process is None or self._owner != os.getpid():
-                self._process = None
+            if self._owner != os.getpid():
+                self.stop()
+            if self._process is None:
                 self.start()
-            head = json.dumps({**request, "folder": self._folder.name}).encode()
+            head = json.dumps({**request, "folder": self._folder}).encode()
             try:
                 self._socket.settimeout(_GRACE_SECONDS)
                 self._socket.sendall(struct.pack("!I", len(head)) + head + body)
@@ -187,7 +189,7 @@ class Worker:
             end = {"end": "lost", "seconds": time.monotonic() - began}
         else:
             try:
-                _empty(self._folder.name)
+                _empty(self._folder)
             except OSError:  # then the next program gets a new server and a new directory
                 self.stop()
         return _results(bytes(data), end, len(texts), limits, self.level)
