@@ -22,6 +22,7 @@ _OWN = "etude"
 def doctor(options: argparse.Namespace) -> int:
     """Print versions, machine, store, extras and data sets. Nothing of it imports torch."""
     from etude.data import available
+    from etude.sandbox import LEVELS, probe
     from etude.study.store import Store, StoreError, default_path
 
     required, extras = _requirements()
@@ -43,6 +44,7 @@ def doctor(options: argparse.Namespace) -> int:
         "store_problem": problem,
         "free": _free(store),
         "language_models": _language_models(),
+        "sandbox": [{**vars(level), "reached": not level.missing, "text": str(level)} for level in map(probe, LEVELS)],
         "data": [vars(status) for status in available()],
     }
     print(as_json(found) if options.json else "\n\n".join(_blocks(found)))
@@ -62,6 +64,7 @@ def _blocks(found: dict[str, Any]) -> Iterator[str]:
             *([("missing", f"pip install {' '.join(lacking)}")] if lacking else []),
             ("machine", f"{found['cores']} cores, {memory} of memory"),
             ("accelerators", ", ".join(found["accelerators"]) or "none found"),
+            *(("sandbox" if number == 0 else "", text) for number, text in enumerate(_sandboxes(found["sandbox"]))),
             ("store", found["store_problem"] or f"{found['store']}{free}"),
         ],
         indent=0,
@@ -100,6 +103,12 @@ def _language_models() -> dict[str, str]:
         "endpoint:NAME": endpoint if _version("openai") else 'lacks openai: pip install "etude[llm]"',
         "recorded:PATH": "any recording",
     }
+
+
+def _sandboxes(levels: list[dict[str, Any]]) -> list[str]:
+    """The strongest level of isolation reached, after the reasons why those above it are not."""
+    reached = [level["reached"] for level in levels]
+    return [level["text"] for level in levels[: reached.index(True) + 1 if any(reached) else None]]
 
 
 def _requirements() -> tuple[list[str], dict[str, list[str]]]:

@@ -9,6 +9,15 @@ torch nor any reader of files: they come with the first set loaded.
 from etude.data import image_sets as _image_sets  # its loaders enter their names on import
 from etude.data.characters import Characters, omniglot
 from etude.data.image_data import ImageData, Part, images
+from etude.data.induction import (
+    InductionProblem,
+    InductionTask,
+    ListWorld,
+    arc,
+    list_functions,
+    one_dimensional_arc,
+    recorded_programs,
+)
 from etude.data.judgments import Comparison, recorded_comparisons, recorded_judgments
 from etude.data.locate import DataStatus, available
 from etude.data.response_world import ResponseWorld, WorldComparisons
@@ -21,18 +30,25 @@ __all__ = [
     "Comparison",
     "DataStatus",
     "ImageData",
+    "InductionProblem",
+    "InductionTask",
+    "ListWorld",
     "Part",
     "ResponseWorld",
     "SpokenDigits",
     "Utterances",
     "WorldComparisons",
+    "arc",
     "available",
     "connected_digits",
     "dial_tones",
     "images",
+    "list_functions",
     "omniglot",
+    "one_dimensional_arc",
     "recorded_comparisons",
     "recorded_judgments",
+    "recorded_programs",
     "spoken_digits",
     "texts",
 ]
