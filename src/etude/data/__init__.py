@@ -11,7 +11,17 @@ from etude.data.characters import Characters, omniglot
 from etude.data.image_data import ImageData, Part, images
 from etude.data.judgments import Comparison, recorded_comparisons, recorded_judgments
 from etude.data.locate import DataStatus, available
+from etude.data.logic_problems import (
+    LincLabels,
+    Translation,
+    folio,
+    linc_labels,
+    linc_translations,
+    logic_problems,
+    logic_translations,
+)
 from etude.data.response_world import ResponseWorld, WorldComparisons
+from etude.data.rule_worlds import LogicProblem, RuleWorld
 from etude.data.speech import SpokenDigits, Utterances, connected_digits, dial_tones, spoken_digits
 from etude.data.text import BytePairs, texts
 
@@ -21,15 +31,24 @@ __all__ = [
     "Comparison",
     "DataStatus",
     "ImageData",
+    "LincLabels",
+    "LogicProblem",
     "Part",
     "ResponseWorld",
+    "RuleWorld",
     "SpokenDigits",
+    "Translation",
     "Utterances",
     "WorldComparisons",
     "available",
     "connected_digits",
     "dial_tones",
+    "folio",
     "images",
+    "linc_labels",
+    "linc_translations",
+    "logic_problems",
+    "logic_translations",
     "omniglot",
     "recorded_comparisons",
     "recorded_judgments",

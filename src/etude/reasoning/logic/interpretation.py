@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -103,13 +102,3 @@ class Interpretation:
 
 def _written(term: Function) -> str:
     return f"{term.name}/{len(term.arguments)}"
-
-
-def assignments(domain: tuple[str, ...], arity: int) -> list[tuple[str, ...]]:
-    """All tuples of elements of a length.
-
-    Args:
-        domain: the elements.
-        arity: the length.
-    """
-    return list(itertools.product(domain, repeat=arity))

@@ -184,10 +184,13 @@ def parse(text: str, dialect: Dialect = "auto") -> Formula:
         raise ValueError(f"dialect: {dialect!r} was given; 'auto', 'nltk', 'unicode' and 'tptp' are accepted")
     if not text.strip():
         raise ValueError("text: it is empty; a formula is accepted")
+    return _parsed(text, dialect)
+
+
+@functools.lru_cache(maxsize=4096)  # samples of a model repeat most of their lines
+def _parsed(text: str, dialect: str) -> Formula:
     if dialect == "auto" and _LOOKS_LIKE_TPTP.search(text):
         dialect = "tptp"
-    if dialect == "auto":
-        text = re.sub(r"(?<=[\w)\]])\s*[.;]\s*$", "", text)  # a sentence's full stop
     raw = _read(text, dialect)
     taken: set[str] = set()
     _collect_words(raw, taken, 0)
@@ -244,7 +247,9 @@ def _parser(dialect: str) -> Lark:
     else:
         implication = {"nltk": _LEFT, "unicode": _RIGHT, "auto": _SINGLE}[dialect]
         grammar = _INFIX.replace("IMPLICATION", implication)
-        if dialect != "auto":  # one word an argument
+        if dialect == "auto":  # a sentence may end with a full stop
+            grammar = grammar.replace("start: equivalence", "start: equivalence [_STOP]") + "\n_STOP: /[.;]/"
+        else:  # one word an argument
             grammar = grammar.replace("argument: NAME+", "argument: NAME")
         for name, pattern in _TERMINALS[dialect].items():
             escaped = pattern.replace("/", r"\/")
