@@ -87,97 +87,28 @@ ADJECTIVE_JOINTS = (" and ", ", ")
 _HELD_OUT = ((0, 2), (1, 0), (2, 1), (3, 2), (4, 1), (5, 0))
 _FRAMES = tuple((frame, joint) for frame in range(6) for joint in range(3 if frame < 4 else 2))
 
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split(", "))
+
+
 VOCABULARIES = {
     "train": Vocabulary(
-        (
-            "Anne",
-            "Bob",
-            "Charlie",
-            "Dave",
-            "Erin",
-            "Fiona",
-            "Gary",
-            "Harry",
-            "the cat",
-            "the cow",
-            "the dog",
-            "the mouse",
+        _words("Anne, Bob, Charlie, Dave, Erin, Fiona, Gary, Harry, the cat, the cow, the dog, the mouse"),
+        _words(
+            "big, blue, cold, furry, green, kind, nice, quiet, red, rough, round, sad, smart, white, young, brave, "
+            "calm, dry, early, fair, gentle, heavy, idle, jolly"
         ),
-        tuple(
-            [
-                "big",
-                "blue",
-                "cold",
-                "furry",
-                "green",
-                "kind",
-                "nice",
-                "quiet",
-                "red",
-                "rough",
-                "round",
-                "sad",
-                "smart",
-                "white",
-                "young",
-                "brave",
-                "calm",
-                "dry",
-                "early",
-                "fair",
-                "gentle",
-                "heavy",
-                "idle",
-                "jolly",
-            ]
-        ),
-        ("like", "chase", "see", "need", "visit", "eat", "help", "follow"),
+        _words("like, chase, see, need, visit, eat, help, follow"),
         tuple(pair for pair in _FRAMES if pair not in _HELD_OUT),
     ),
     "test": Vocabulary(
-        (
-            "Ivan",
-            "Jane",
-            "Karl",
-            "Lena",
-            "Mona",
-            "Nils",
-            "Olga",
-            "Paul",
-            "the bear",
-            "the lion",
-            "the rabbit",
-            "the tiger",
+        _words("Ivan, Jane, Karl, Lena, Mona, Nils, Olga, Paul, the bear, the lion, the rabbit, the tiger"),
+        _words(
+            "keen, large, merry, neat, odd, plain, proud, rich, shy, sleepy, tall, tame, thin, tidy, tired, vain, "
+            "warm, weak, wet, wild, wise, bold, clever, dull"
         ),
-        tuple(
-            [
-                "keen",
-                "large",
-                "merry",
-                "neat",
-                "odd",
-                "plain",
-                "proud",
-                "rich",
-                "shy",
-                "sleepy",
-                "tall",
-                "tame",
-                "thin",
-                "tidy",
-                "tired",
-                "vain",
-                "warm",
-                "weak",
-                "wet",
-                "wild",
-                "wise",
-                "bold",
-                "clever",
-                "dull",
-            ]
-        ),
-        ("admire", "avoid", "call", "defend", "forgive", "greet", "hear", "know"),
+        _words("admire, avoid, call, defend, forgive, greet, hear, know"),
         _HELD_OUT,
     ),
 }

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from etude.data.judgments import Comparison
+from etude.language.endpoint import Endpoint
 from etude.language.judge_bias import (
     Depth,
     Interval,
@@ -24,7 +25,10 @@ from etude.language.juries import (
     WideDeep,
     baseline,
 )
+from etude.language.local import LocalModel, model_file
 from etude.language.model import Completion, LanguageModel, Message, Prompt, Sampling, Usage
+from etude.language.recorded import Recorded, Stored
+from etude.language.specification import language_model
 from etude.language.voting import (
     DawidSkene,
     McNemar,
@@ -64,17 +68,21 @@ __all__ = [
     "Completion",
     "DawidSkene",
     "Depth",
+    "Endpoint",
     "Interval",
     "Judge",
     "LanguageModel",
+    "LocalModel",
     "LogprobJudge",
     "McNemar",
     "Message",
     "PositionBias",
     "Prompt",
     "PromptedJudge",
+    "Recorded",
     "Review",
     "Sampling",
+    "Stored",
     "Usage",
     "Verdict",
     "VoteTable",
@@ -90,12 +98,14 @@ __all__ = [
     "fit_judges",
     "hashed",
     "krippendorff_alpha",
+    "language_model",
     "majority_accuracy",
     "majority_chances",
     "majority_curve",
     "majority_vote",
     "mcnemar",
     "mean_correlation",
+    "model_file",
     "position_bias",
     "preference_loss",
     "verbosity_bias",

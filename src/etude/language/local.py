@@ -97,9 +97,9 @@ class LocalModel(LanguageModel):
         request = {
             # llama.cpp's other samplers (top-k, min-p, penalties) are not asked for, so none of them is at work.
             "samplers": ["temperature", "top_p"],
-            "temperature": float(sampling.temperature),
-            "top_p": float(sampling.top_p),
-            "max_tokens": int(sampling.max_tokens),
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "max_tokens": sampling.max_tokens,
             "stop": list(sampling.stop),
         }
         if sampling.logprobs:

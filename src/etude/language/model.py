@@ -97,6 +97,11 @@ class Sampling:
             raise TypeError(f"schema is a {type(self.schema).__name__}: give a JSON schema as a dict, or None")
         if self.grammar is not None and self.schema is not None:
             raise ValueError("grammar and schema are both given: a reply can follow only one")
+        # One way to write each number, so that equal requests have equal keys.
+        for name, kind in (("temperature", float), ("top_p", float), ("max_tokens", int)):
+            object.__setattr__(self, name, kind(getattr(self, name)))
+        if self.seed is not None:
+            object.__setattr__(self, "seed", int(self.seed))
 
 
 @dataclass(frozen=True)
