@@ -14,6 +14,7 @@ from etude.reasoning.logic import (
     free_variables,
     negation,
     parse,
+    renamed,
     signature,
 )
 from reasoning.formula_strategies import formulas
@@ -93,3 +94,11 @@ def test_formulas_are_values():
 def test_what_is_no_formula_cannot_be_made(make, error, message):
     with pytest.raises(error, match=message):
         make()
+
+
+@settings(max_examples=50, deadline=None)
+@given(formula=formulas())
+def test_renaming_there_and_back_is_the_identity(formula):
+    there = {name: f"N{number}" for number, name in enumerate(["P", "Cold", "a", "Bob", "fg1", "fH2"])}
+    back = {new: old for old, new in there.items()}
+    assert renamed(renamed(formula, there), back) == formula

@@ -17,7 +17,7 @@ from etude.data.logic_problems import (
     folio,
     linc_labels,
     linc_translations,
-    logic_problems,
+    logic_lm_problems,
     logic_translations,
 )
 from etude.data.response_world import ResponseWorld, WorldComparisons
@@ -47,7 +47,7 @@ __all__ = [
     "images",
     "linc_labels",
     "linc_translations",
-    "logic_problems",
+    "logic_lm_problems",
     "logic_translations",
     "omniglot",
     "recorded_comparisons",

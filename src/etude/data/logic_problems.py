@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal, TypeAlias, get_args
@@ -132,10 +133,11 @@ def folio(part: Literal["train", "validation"] = "validation") -> list[tuple[Log
     return found
 
 
-def logic_problems(name: Problems) -> list[LogicProblem]:
+def logic_lm_problems(name: Problems) -> list[LogicProblem]:
     """Problems as Logic-LM (Pan et al., 2023) uses them: 204 of FOLIO, 600 of ProofWriter, 500 of ProntoQA.
 
-    Each context is one premise, as their sentences are not separated. ProntoQA's are True or False.
+    A premise is a sentence, which ends with a full stop and a space (so abbreviations in FOLIO divide sentences; `folio`
+    has its own premises). ProntoQA's problems are True or False.
 
     Args:
         name: ``"FOLIO"``, ``"ProofWriter"`` or ``"ProntoQA"``.
@@ -241,7 +243,8 @@ def linc_translations(
 
 def _problem(item: dict[str, Any]) -> LogicProblem:
     question = item["question"].partition("?")[2].strip()
-    return LogicProblem((item["context"].strip(),), question, _ANSWERS[item["answer"]], name=item["id"])
+    premises = tuple(re.split(r"(?<=\.)\s+", item["context"].strip()))
+    return LogicProblem(premises, question, _ANSWERS[item["answer"]], name=item["id"])
 
 
 @lru_cache(maxsize=4)

@@ -103,7 +103,7 @@ VOCABULARIES = {
         tuple(pair for pair in _FRAMES if pair not in _HELD_OUT),
     ),
     "test": Vocabulary(
-        _words("Ivan, Jane, Karl, Lena, Mona, Nils, Olga, Paul, the bear, the lion, the rabbit, the tiger"),
+        _words("Ivan, Jane, Karl, Lena, Mona, Nora, Olga, Paul, the bear, the lion, the rabbit, the tiger"),
         _words(
             "keen, large, merry, neat, odd, plain, proud, rich, shy, sleepy, tall, tame, thin, tidy, tired, vain, "
             "warm, weak, wet, wild, wise, bold, clever, dull"

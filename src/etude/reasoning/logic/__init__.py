@@ -35,6 +35,7 @@ from etude.reasoning.logic.formulas import (
     exclusive_or,
     free_variables,
     negation,
+    renamed,
     signature,
 )
 from etude.reasoning.logic.interpretation import Interpretation
@@ -68,6 +69,7 @@ __all__ = [
     "negation",
     "parse",
     "random_theory",
+    "renamed",
     "signature",
     "to_nltk",
     "to_tptp",

@@ -16,8 +16,6 @@ from etude.reasoning.logic.formulas import (
     And,
     Atom,
     Equal,
-    Exists,
-    ForAll,
     Formula,
     Function,
     Iff,
@@ -27,6 +25,7 @@ from etude.reasoning.logic.formulas import (
     Signature,
     Term,
     Variable,
+    renamed,
 )
 from etude.reasoning.logic.notation import to_tptp
 from etude.reasoning.logic.outcome import Outcome
@@ -52,8 +51,8 @@ class EProver:
         numbered: dict[str, str] = {}
         for kind, names in (("p", symbols.predicates), ("f", symbols.functions), ("c", symbols.constants)):
             numbered |= {name: f"{kind}{number}" for number, name in enumerate(names)}
-        self._premises = [to_tptp(_renamed(premise, numbered, ())) for premise in premises]
-        self._conclusion = to_tptp(_renamed(conclusion, numbered, ()))
+        self._premises = [to_tptp(_plain(renamed(premise, numbered))) for premise in premises]
+        self._conclusion = to_tptp(_plain(renamed(conclusion, numbered)))
 
     def ask(self, conclusion: bool | None, deadline: float) -> Outcome:
         """Whether the premises have a model. Arguments as for `Ground.ask`."""
@@ -138,29 +137,24 @@ def _limit(pid: int, seconds: int) -> None:
             pass  # it has ended already
 
 
-def _renamed(formula: Formula, names: dict[str, str], scope: tuple[tuple[Variable, Variable], ...]) -> Formula:
-    """The formula with plain names of ASCII letters and digits."""
+def _plain(formula: Formula, scope: tuple[tuple[Variable, Variable], ...] = ()) -> Formula:
+    """The formula with plain names for its variables."""
     match formula:
         case Atom(predicate, arguments):
-            return Atom(names[predicate], tuple(_renamed_term(term, names, scope) for term in arguments))
+            return Atom(predicate, tuple(_plain_term(term, scope) for term in arguments))
         case Equal(left, right):
-            return Equal(_renamed_term(left, names, scope), _renamed_term(right, names, scope))
+            return Equal(_plain_term(left, scope), _plain_term(right, scope))
         case Not(body):
-            return Not(_renamed(body, names, scope))
-        case And(parts):
-            return And(tuple(_renamed(part, names, scope) for part in parts))
-        case Or(parts):
-            return Or(tuple(_renamed(part, names, scope) for part in parts))
-        case Implies(left, right):
-            return Implies(_renamed(left, names, scope), _renamed(right, names, scope))
-        case Iff(left, right):
-            return Iff(_renamed(left, names, scope), _renamed(right, names, scope))
+            return Not(_plain(body, scope))
+        case And(parts) | Or(parts):
+            return type(formula)(tuple(_plain(part, scope) for part in parts))
+        case Implies(left, right) | Iff(left, right):
+            return type(formula)(_plain(left, scope), _plain(right, scope))
     variable = Variable(f"x{len(scope)}")
-    body = _renamed(formula.body, names, ((formula.variable, variable), *scope))
-    return ForAll(variable, body) if isinstance(formula, ForAll) else Exists(variable, body)
+    return type(formula)(variable, _plain(formula.body, ((formula.variable, variable), *scope)))
 
 
-def _renamed_term(term: Term, names: dict[str, str], scope: tuple[tuple[Variable, Variable], ...]) -> Term:
+def _plain_term(term: Term, scope: tuple[tuple[Variable, Variable], ...]) -> Term:
     if isinstance(term, Variable):
         return next(new for old, new in scope if old == term)
-    return Function(names[term.name], tuple(_renamed_term(argument, names, scope) for argument in term.arguments))
+    return Function(term.name, tuple(_plain_term(argument, scope) for argument in term.arguments))

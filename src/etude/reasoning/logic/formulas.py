@@ -332,6 +332,37 @@ def closure(formula: Formula) -> Formula:
     return formula
 
 
+def renamed(formula: Formula, names: Mapping[str, str]) -> Formula:
+    """The formula with other names for its predicates, functions and constants.
+
+    Args:
+        formula: any formula.
+        names: old name -> new one; names that are not in it stay.
+    """
+    match formula:
+        case Atom(predicate, arguments):
+            return Atom(names.get(predicate, predicate), tuple(_renamed_term(term, names) for term in arguments))
+        case Equal(left, right):
+            return Equal(_renamed_term(left, names), _renamed_term(right, names))
+        case And(parts) | Or(parts):
+            return type(formula)(tuple(renamed(part, names) for part in parts))
+        case Implies(left, right) | Iff(left, right):
+            return type(formula)(renamed(left, names), renamed(right, names))
+        case Not(body):
+            return Not(renamed(body, names))
+        case ForAll(variable, body) | Exists(variable, body):
+            return type(formula)(variable, renamed(body, names))
+    raise TypeError(f"formula: a {type(formula).__name__} was given; a formula is accepted")
+
+
+def _renamed_term(term: Term, names: Mapping[str, str]) -> Term:
+    if isinstance(term, Variable):
+        return term
+    return Function(
+        names.get(term.name, term.name), tuple(_renamed_term(argument, names) for argument in term.arguments)
+    )
+
+
 @dataclass(frozen=True)
 class Signature:
     """The symbols of some formulas.

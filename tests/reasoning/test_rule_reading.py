@@ -1,0 +1,110 @@
+"""Readers of rule worlds: what they see, that they can learn, and that a user's own loop will do."""
+
+import pytest
+import torch
+
+from etude.data import LogicProblem, RuleWorld
+from etude.reasoning import ProblemReader, SentenceParser, encode_problems, fit_parser, fit_reader
+from etude.reasoning.logic import parse, to_nltk
+from etude.reasoning.rule_reading import CLOSED, SIGNS, _formula, _renumbered, tokens
+
+
+def test_open_words_lose_their_s_and_closed_ones_do_not():
+    assert tokens("The cat chases things.") == ["the", "cat", "chase", "<s>", "things", "."]
+    assert tokens("all x.(Red(x) -> -Chase(x,Dog))")[:8] == ["all", "x", ".", "(", "red", "(", "x", ")"]
+
+
+@pytest.mark.parametrize("vocabulary", ["train", "test"])
+def test_targets_spell_the_formulas(vocabulary):
+    parser = SentenceParser(width=16, layers=1)
+    for problem, formulas in RuleWorld(vocabulary=vocabulary, seed=2).sample(36):
+        sentences = [*problem.premises, problem.conclusion]
+        targets = parser.targets(sentences, formulas)
+        for sentence, formula, row in zip(sentences, formulas, targets.tolist()):
+            assert _formula(tokens(sentence), row) == formula
+            assert row[-1] == 0  # the end always fits
+    assert (parser.encode(["Anne is red."]) == parser.encode(["Paul is wild."])).all()
+
+
+def test_a_parser_learns_a_few_sentences_and_copies_new_words():
+    parser = SentenceParser(width=32, layers=1, generator=torch.Generator().manual_seed(0))
+    train = {
+        "Anne is red.": "Red(Anne)",
+        "Bob is not red.": "-Red(Bob)",
+        "All red things are kind.": "all x.(Red(x) -> Kind(x))",
+    }
+    run = fit_parser(
+        parser,
+        list(train),
+        [parse(text) for text in train.values()],
+        steps=120,
+        batch=16,
+        learning_rate=1e-2,
+        generator=torch.Generator().manual_seed(0),
+    )
+    assert run.losses.shape == (120,)
+    found = parser.parse(["Zoe is not wild.", "All tame things are sly.", "Otto is bold."])
+    assert [to_nltk(f) for f in found] == ["-Wild(Zoe)", "all x.(Tame(x) -> Sly(x))", "Bold(Otto)"]
+
+
+def test_what_is_no_formula_is_none():
+    assert _formula(["anne"], [SIGNS.index("("), 0]) is None
+    assert _formula(["anne"], [len(SIGNS) + 5, 0]) is None
+
+
+def test_a_reader_sees_which_words_are_the_same_and_not_what_they_are():
+    one = LogicProblem(("Anne is red.", "If something is red then it is kind."), "Anne is kind.", "True")
+    other = LogicProblem(("Paul is wild.", "If something is wild then it is tame."), "Paul is tame.", "True")
+    third = LogicProblem(("Paul is wild.", "If something is tame then it is wild."), "Paul is tame.", "Uncertain")
+    words = [encode_problems([problem]).words for problem in (one, other, third)]
+    assert torch.equal(words[0], words[1])
+    assert not torch.equal(words[0], words[2])
+    drawn = _renumbered(words[0], torch.Generator().manual_seed(0))
+    assert torch.equal(drawn < len(CLOSED), words[0] < len(CLOSED))
+    pairs = {(a, b) for a, b in zip(words[0].flatten().tolist(), drawn.flatten().tolist())}
+    assert len({a for a, _ in pairs}) == len({b for _, b in pairs}) == len(pairs)
+
+
+def test_a_reader_does_not_care_for_the_order_of_premises():
+    sample = RuleWorld(seed=4).sample(6)
+    read = encode_problems([problem for problem, _ in sample]).words
+    model = ProblemReader(width=32, layers=2, generator=torch.Generator().manual_seed(0)).eval()
+    order = torch.cat([torch.tensor([0]), 1 + torch.randperm(read.shape[1] - 1)])
+    assert torch.allclose(model(read), model(read[:, order]), atol=1e-5)
+
+
+def test_a_reader_learns_a_few_problems():
+    sample = RuleWorld(seed=4, max_depth=2).sample(12)
+    for formulas in (None, [[to_nltk(f) for f in fs] for _, fs in sample]):
+        problems = encode_problems([problem for problem, _ in sample], formulas)
+        model = ProblemReader(width=32, layers=1, generator=torch.Generator().manual_seed(0))
+        run = fit_reader(
+            model, problems, steps=40, batch=12, learning_rate=3e-3, generator=torch.Generator().manual_seed(0)
+        )
+        assert run.losses[-5:].mean() < run.losses[:5].mean()
+        assert set(model.answers(problems, generator=torch.Generator().manual_seed(1))) <= {
+            "True",
+            "False",
+            "Uncertain",
+        }
+
+
+def test_networks_train_in_a_plain_loop_of_ones_own():
+    sample = RuleWorld(seed=4).sample(6)
+    sentences, formulas = [p.conclusion for p, _ in sample], [fs[-1] for _, fs in sample]
+    parser = SentenceParser(width=16, layers=1)
+    source, target = parser.encode(sentences), parser.targets(sentences, formulas)
+    optimizer = torch.optim.SGD(parser.parameters(), lr=0.1)
+    before = parser.network.loss(source, target)
+    for _ in range(5):
+        optimizer.zero_grad()
+        parser.network.loss(source, target).backward()
+        optimizer.step()
+    assert parser.network.loss(source, target) < before
+
+
+def test_too_long_input_is_refused():
+    with pytest.raises(ValueError, match="at most 24 are accepted"):
+        SentenceParser(width=16, layers=1).encode(["red " * 30])
+    with pytest.raises(ValueError, match="open words"):
+        encode_problems([LogicProblem((" ".join(f"w{n}" for n in range(40)),), "Anne is red.", "True")])
