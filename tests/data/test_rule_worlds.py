@@ -56,6 +56,17 @@ def test_depth_is_the_length_of_the_shortest_proof():
         assert shortest_proof(formulas) == (None if problem.label == "Uncertain" else problem.depth)
 
 
+def test_further_questions_are_about_the_same_world_and_right():
+    sample = RuleWorld(seed=6).sample(4, (0, 1), questions=6)
+    assert len(sample) == 24
+    for number, (problem, formulas) in enumerate(sample):
+        assert problem.premises == sample[number // 6 * 6][0].premises
+        assert entails(formulas[:-1], formulas[-1], engine="z3").verdict.name == problem.label.upper()
+        assert problem.label == "Uncertain" or problem.depth in (0, 1)
+        assert problem.label == "Uncertain" or shortest_proof(formulas) == problem.depth
+    assert len({problem.conclusion for problem, _ in sample[:6]}) == 6
+
+
 def test_neither_length_nor_the_question_gives_the_label_away():
     sample = [problem for problem, _ in RuleWorld(seed=7).sample(600)]
     assert {len(problem.premises) for problem in sample} == {14}

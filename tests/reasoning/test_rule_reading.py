@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from etude.data import LogicProblem, RuleWorld
+from etude.data.rule_worlds import LABELS
 from etude.reasoning import ProblemReader, SentenceParser, encode_problems, fit_parser, fit_reader
 from etude.reasoning.logic import parse, to_nltk
 from etude.reasoning.rule_reading import CLOSED, SIGNS, _formula, _renumbered, tokens
@@ -56,21 +57,33 @@ def test_a_reader_sees_which_words_are_the_same_and_not_what_they_are():
     one = LogicProblem(("Anne is red.", "If something is red then it is kind."), "Anne is kind.", "True")
     other = LogicProblem(("Paul is wild.", "If something is wild then it is tame."), "Paul is tame.", "True")
     third = LogicProblem(("Paul is wild.", "If something is tame then it is wild."), "Paul is tame.", "Uncertain")
-    words = [encode_problems([problem]).words for problem in (one, other, third)]
-    assert torch.equal(words[0], words[1])
-    assert not torch.equal(words[0], words[2])
-    drawn = _renumbered(words[0], torch.Generator().manual_seed(0))
-    assert torch.equal(drawn < len(CLOSED), words[0] < len(CLOSED))
-    pairs = {(a, b) for a, b in zip(words[0].flatten().tolist(), drawn.flatten().tolist())}
+    read = [encode_problems([problem]) for problem in (one, other, third)]
+    assert torch.equal(read[0].premises, read[1].premises)
+    assert torch.equal(read[0].questions, read[1].questions)
+    assert not torch.equal(read[0].premises, read[2].premises)
+    drawn = _renumbered(read[0].premises, read[0].questions, torch.Generator().manual_seed(0))
+    pairs = set()
+    for before, after in zip((read[0].premises, read[0].questions), drawn):
+        assert torch.equal(before < len(CLOSED), after < len(CLOSED))
+        pairs |= set(zip(before.flatten().tolist(), after.flatten().tolist()))
     assert len({a for a, _ in pairs}) == len({b for _, b in pairs}) == len(pairs)
 
 
-def test_a_reader_does_not_care_for_the_order_of_premises():
-    sample = RuleWorld(seed=4).sample(6)
-    read = encode_problems([problem for problem, _ in sample]).words
+def test_questions_about_one_world_are_read_together():
+    sample = RuleWorld(seed=4).sample(4, (0, 1, 2), questions=5)
+    problems = [problem for problem, _ in sample]
+    read = encode_problems(problems)
+    assert (read.premises.shape[:2], read.questions.shape[:2]) == ((4, 14), (4, 5))
+    assert [LABELS[label] for label in read.labels.flatten().tolist()] == [problem.label for problem in problems]
+
+
+def test_a_reader_does_not_care_for_the_order_of_premises_nor_see_later_questions():
+    read = encode_problems([problem for problem, _ in RuleWorld(seed=4).sample(4, questions=3)])
     model = ProblemReader(width=32, layers=2, generator=torch.Generator().manual_seed(0)).eval()
-    order = torch.cat([torch.tensor([0]), 1 + torch.randperm(read.shape[1] - 1)])
-    assert torch.allclose(model(read), model(read[:, order]), atol=1e-5)
+    logits = model(read.premises, read.questions)
+    order = torch.randperm(read.premises.shape[1])
+    assert torch.allclose(logits, model(read.premises[:, order], read.questions), atol=1e-5)
+    assert torch.allclose(logits[:, :1], model(read.premises, read.questions[:, :1]), atol=1e-5)
 
 
 def test_a_reader_learns_a_few_problems():

@@ -255,7 +255,9 @@ class RuleWorld:
         self._n_rules = least if n_rules is None else n_rules
         self._random = random.Random(seed)
 
-    def sample(self, n: int, depths: Sequence[int] | None = None) -> list[tuple[LogicProblem, tuple[Formula, ...]]]:
+    def sample(
+        self, n: int, depths: Sequence[int] | None = None, *, questions: int = 1
+    ) -> list[tuple[LogicProblem, tuple[Formula, ...]]]:
         """Draw problems; labels and depths take turns, so that every n of 3 times the number of depths is balanced.
 
         Every label is confirmed by `etude.reasoning.logic.entails`, and every depth by forward chaining.
@@ -263,9 +265,12 @@ class RuleWorld:
         Args:
             n: how many, at least 1.
             depths: the depths asked for; 0 to max_depth when left out.
+            questions: questions about the same facts and rules, one after the other; beyond the first they are about
+                anything, at the depths asked for, with labels in turn where there is such a question.
 
         Returns:
-            Problems, each with its formulas: one a premise, and the conclusion's.
+            Problems, each with its formulas: one a premise, and the conclusion's. With several questions, n times as
+            many, those of one world in a row.
 
         Raises:
             ValueError: `n` is below 1, or a depth is not in 0 to max_depth.
@@ -278,14 +283,46 @@ class RuleWorld:
         found = []
         for number in range(n):
             depth, label = depths[number % len(depths)], LABELS[number // len(depths) % 3]
-            while (problem := self._attempt(depth, label)) is None:
+            while (drawn := self._attempt(depth, label)) is None:
                 pass
-            found.append(problem)
+            world, problem, formulas = drawn
+            found.append((problem, formulas))
+            if questions > 1:
+                found += self._further(world, problem, formulas, depths, number, questions - 1)
         return found
 
-    def _attempt(self, depth: int, label: Label) -> tuple[LogicProblem, tuple[Formula, ...]] | None:
-        from etude.reasoning.logic import entails
+    def _further(
+        self,
+        world: World,
+        first: LogicProblem,
+        formulas: tuple[Formula, ...],
+        depths: Sequence[int],
+        number: int,
+        questions: int,
+    ) -> list[tuple[LogicProblem, tuple[Formula, ...]]]:
+        """More questions about a world, each label confirmed like the first."""
+        known = world.consequences()
+        literals = [*world.facts, *(literal for rule in world.rules for literal in (*rule.conditions, rule.head))]
+        asked: dict[Label, list[tuple[Fact, int]]] = {label: [] for label in LABELS}
+        for literal in dict.fromkeys(literal.about(thing) for literal in literals for thing in world.things):
+            for fact in (literal, literal.negated()):
+                label: Label = "True" if fact in known else "False" if fact.negated() in known else "Uncertain"
+                depth = min(known.get(fact, 99), known.get(fact.negated(), 99))
+                if fact != world.question and (label == "Uncertain" or depth in depths):
+                    asked[label].append((fact, depth))
+        found: list[tuple[LogicProblem, tuple[Formula, ...]]] = []
+        while len(found) < questions and any(asked.values()):
+            label = LABELS[(number + len(found)) % 3]
+            label = label if asked[label] else self._random.choice([other for other in LABELS if asked[other]])
+            fact, depth = asked[label].pop(self._random.randrange(len(asked[label])))
+            conclusion = _formula(fact)
+            if _is(label, formulas[:-1], conclusion):
+                known_depth = None if label == "Uncertain" else depth
+                problem = LogicProblem(first.premises, self._sentence(fact), label, known_depth)
+                found.append((problem, (*formulas[:-1], conclusion)))
+        return found
 
+    def _attempt(self, depth: int, label: Label) -> tuple[World, LogicProblem, tuple[Formula, ...]] | None:
         world = self._world(depth, label)
         known = world.consequences()
         if any(fact.negated() in known for fact in known):
@@ -298,10 +335,10 @@ class RuleWorld:
         order: list[Fact | RuleOfWorld] = [*world.facts, *world.rules]
         self._random.shuffle(order)
         formulas = tuple(_formula(statement) for statement in (*order, world.question))
-        if entails(formulas[:-1], formulas[-1], engine="ground").verdict.name != label.upper():
+        if not _is(label, formulas[:-1], formulas[-1]):
             return None  # classical logic sees more than rules fire, such as contrapositives
         sentences = tuple(self._sentence(statement) for statement in order)
-        return LogicProblem(sentences, self._sentence(world.question), label, depth), formulas
+        return world, LogicProblem(sentences, self._sentence(world.question), label, depth), formulas
 
     # ---- what is the case --------------------------------------------------------------------------------------------
 
@@ -372,6 +409,12 @@ class RuleWorld:
         if joint == 0 and all(phrase.startswith("is ") for phrase in phrases):
             phrases[1:] = [phrase.removeprefix("is ") for phrase in phrases[1:]]
         return FRAMES[frame].format(conditions=JOINTS[joint].join(phrases), head=_does(rule.head))
+
+
+def _is(label: Label, premises: Sequence[Formula], conclusion: Formula) -> bool:
+    from etude.reasoning.logic import entails
+
+    return entails(premises, conclusion, engine="ground").verdict.name == label.upper()
 
 
 def _does(fact: Fact, *, plural: bool = False) -> str:

@@ -103,8 +103,8 @@ class Protocol(Config):
     """Random theories for each engine."""
     recorded: int = 100_000
     """Recorded items of each kind that are read, from the first on; all if there are fewer."""
-    training_problems: int = 3_000
-    """Generated problems a classifier is trained on."""
+    training_worlds: int = 3_000
+    """Generated worlds a classifier is trained on, each with `QUESTIONS` questions."""
     training_sentences: int = 3_000
     """Sentences of them the parser is trained on."""
     parser_steps: int = 200
@@ -126,6 +126,7 @@ class Protocol(Config):
 
 
 TIMEOUT = 2.0
+QUESTIONS = 9
 DEPTHS = 6
 CELLS = grid(model=["gpt-4", "gpt-3.5", "starcoder+"], problems=["folio", "proofwriter"])
 RECORDED = [
@@ -154,7 +155,7 @@ study = Study(
             seeds=2,
             theories=8,
             recorded=12,
-            training_problems=12,
+            training_worlds=6,
             training_sentences=40,
             parser_steps=3,
             reader_steps=3,
@@ -163,14 +164,14 @@ study = Study(
         ),
         "laptop": Protocol(),
         "extended": Protocol(
-            training_problems=30_000,
+            training_worlds=30_000,
             training_sentences=30_000,
             parser_steps=2_000,
             reader_steps=20_000,
             problems_per_depth=300,
         ),
         "paper": Protocol(
-            training_problems=30_000,
+            training_worlds=30_000,
             training_sentences=30_000,
             parser_steps=2_000,
             reader_steps=20_000,
@@ -280,9 +281,9 @@ def numbered(label: str) -> int:
 # ---- generated worlds ------------------------------------------------------------------------------------------------
 
 
-def drawn(vocabulary: str, n: int, depths: Sequence[int], seed: int) -> list[dict[str, Any]]:
+def drawn(vocabulary: str, n: int, depths: Sequence[int], seed: int, questions: int = 1) -> list[dict[str, Any]]:
     """Generated problems as plain data."""
-    sampled = RuleWorld(vocabulary=vocabulary, seed=seed).sample(n, depths)
+    sampled = RuleWorld(vocabulary=vocabulary, seed=seed).sample(n, depths, questions=questions)
     return [
         {
             "premises": list(problem.premises),
@@ -304,7 +305,7 @@ def worlds(lab: Lab, config: Protocol) -> tuple[list[dict[str, Any]], list[dict[
     """A seed's problems for training (depths 0 to 2) and for the test (all depths, other words and templates)."""
     draw = lab.cached(drawn)
     return (
-        draw("train", config.training_problems, (0, 1, 2), lab.generator("training worlds").initial_seed()),
+        draw("train", config.training_worlds, (0, 1, 2), lab.generator("training worlds").initial_seed(), QUESTIONS),
         draw(
             "test",
             config.problems_per_depth * DEPTHS,

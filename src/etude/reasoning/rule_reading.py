@@ -202,69 +202,77 @@ def fit_parser(
 
 @dataclass(frozen=True, eq=False)
 class ReadProblems:
-    """Problems as a reader takes them.
+    """Worlds and questions about them as a reader takes them.
 
     Attributes:
-        words: tokens (closed ones by number, open ones behind those in order of occurrence), 0 behind the end of a
-            sentence; the conclusion is each problem's first sentence.
-        labels: places in `LABELS`, -1 where the label is not known.
+        premises: tokens (closed ones by number, open ones behind those in order of occurrence), 0 behind the end of a
+            sentence.
+        questions: the same of the conclusions; 0 where a world has fewer.
+        labels: places in `LABELS`, -1 where there is no question or its label is not known.
     """
 
-    words: Int[Tensor, "problems sentences length"]
-    labels: Int[Tensor, " problems"]
+    premises: Int[Tensor, "worlds sentences length"]
+    questions: Int[Tensor, "worlds questions length"]
+    labels: Int[Tensor, "worlds questions"]
 
     def __len__(self) -> int:
-        return len(self.words)
+        return len(self.premises)
 
 
 def encode_problems(problems: Sequence[LogicProblem], formulas: Sequence[Sequence[str]] | None = None) -> ReadProblems:
     """Problems as tensors: their sentences, or their formulas in place of these.
 
     Args:
-        problems: the problems.
+        problems: the problems; those in a row with the same premises are questions about one world.
         formulas: for each, one formula a premise and the conclusion's, in the NLTK notation; None to read sentences.
 
     Raises:
-        ValueError: a problem with more than 24 open words.
+        ValueError: a world with more than 24 open words.
     """
-    texts = []
-    for number, problem in enumerate(problems):
-        if formulas is None:
-            texts.append([problem.conclusion, *problem.premises])
-        else:
-            *premises, conclusion = formulas[number]
-            texts.append([conclusion, *premises])
-    rows = []
-    for problem, sentences in zip(problems, texts):
-        open_words: dict[str, int] = {}
-        row = []
-        for sentence in sentences:
-            row.append(
-                [
-                    _PLACE[token] if token in _PLACE else len(CLOSED) + open_words.setdefault(token, len(open_words))
-                    for token in tokens(sentence)
-                ]
-            )
+    worlds: list[tuple[list[list[int]], list[list[int]], list[int]]] = []
+    before: tuple[str, ...] = ()
+    open_words: dict[str, int] = {}
+
+    def numbers(text: str) -> list[int]:
+        found = [
+            _PLACE[token] if token in _PLACE else len(CLOSED) + open_words.setdefault(token, len(open_words))
+            for token in tokens(text)
+        ]
         if len(open_words) > WORDS_IN_A_PROBLEM:
             raise ValueError(
-                f"problems: {problem.conclusion!r} has {len(open_words)} open words; at most {WORDS_IN_A_PROBLEM} "
-                "are accepted"
+                f"problems: a world has more than {WORDS_IN_A_PROBLEM} open words (at {text!r}); so many are accepted"
             )
-        rows.append(row)
+        return found
+
+    for place, problem in enumerate(problems):
+        texts = [*problem.premises, problem.conclusion] if formulas is None else list(formulas[place])
+        if problem.premises != before:
+            before, open_words = problem.premises, {}
+            worlds.append(([numbers(text) for text in texts[:-1]], [], []))
+        worlds[-1][1].append(numbers(texts[-1]))
+        worlds[-1][2].append(-1 if problem.label is None else LABELS.index(problem.label))
+    return ReadProblems(
+        _padded([premises for premises, _, _ in worlds]),
+        _padded([questions for _, questions, _ in worlds]),
+        torch.nn.utils.rnn.pad_sequence([torch.tensor(labels) for _, _, labels in worlds], True, -1),
+    )
+
+
+def _padded(rows: list[list[list[int]]]) -> Tensor:
     most, longest = max(map(len, rows)), max(len(sentence) for row in rows for sentence in row)
     words = torch.zeros(len(rows), most, longest, dtype=torch.long)
     for i, row in enumerate(rows):
         for j, sentence in enumerate(row):
             words[i, j, : len(sentence)] = torch.tensor(sentence)
-    labels = [-1 if problem.label is None else LABELS.index(problem.label) for problem in problems]
-    return ReadProblems(words, torch.tensor(labels))
+    return words
 
 
 class ProblemReader(nn.Module):
-    """Answers a problem from its words: each sentence becomes a vector, then blocks across sentences, then a softmax.
+    """Answers questions from words: each sentence becomes a vector, then blocks across sentences, then a softmax.
 
     A sentence is ``LayerNorm(sum_p u_p * e(w_p))``, with e the words' embeddings, u_p a learnt vector for the p-th
-    place and * elementwise, followed by a hidden layer. The state of the conclusion after the blocks decides.
+    place and * elementwise, followed by a hidden layer. Premises see each other, questions see the premises and the
+    questions before them. The state of a question after the blocks decides.
 
     Args:
         width: of the states.
@@ -290,7 +298,7 @@ class ProblemReader(nn.Module):
         self.places = nn.Parameter(torch.randn(longest, width, generator=generator))
         self.norm, self.up, self.down = nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
         self.across = Transformer(
-            width, layers, heads, visibility="bidirectional", positions=None, hidden=2 * width, generator=generator
+            width, layers, heads, visibility="prefix", positions=None, hidden=2 * width, generator=generator
         )
         self.asked = nn.Parameter(torch.randn(width, generator=generator))
         self.answer = nn.Linear(width, len(LABELS))
@@ -301,36 +309,49 @@ class ProblemReader(nn.Module):
                 nn.init.zeros_(layer.bias)
             self.embedding.weight[0] = 0
 
-    def forward(self, words: Int[Tensor, "problems sentences length"]) -> Float[Tensor, "problems labels"]:
+    def forward(
+        self,
+        premises: Int[Tensor, "worlds sentences length"],
+        questions: Int[Tensor, "worlds questions width"],
+    ) -> Float[Tensor, "worlds questions labels"]:
         """Logits of the labels.
 
         Args:
-            words: as in `ReadProblems`, the open words numbered in any way.
+            premises: as in `ReadProblems`, the open words numbered in any way.
+            questions: the same.
         """
+        read = torch.cat([self._read(premises), self._read(questions) + self.asked], dim=1)
+        return self.answer(self.across(read, prefix=premises.shape[1])[:, premises.shape[1] :])
+
+    def _read(self, words: Tensor) -> Tensor:
         read = self.norm((self.embedding(words) * self.places[: words.shape[-1]]).sum(2))
-        read = read + self.down(gelu(self.up(read)))
-        read = torch.cat([read[:, :1] + self.asked, read[:, 1:]], dim=1)
-        return self.answer(self.across(read, last=None)[:, 0])
+        return read + self.down(gelu(self.up(read)))
 
     @torch.no_grad()
     def answers(self, problems: ReadProblems, *, generator: torch.Generator) -> list[Label]:
-        """The most probable label of each problem.
+        """The most probable label of each question, world after world.
 
         Args:
-            problems: the problems.
+            problems: the questions; every world has as many.
             generator: draws the numbers of open words.
         """
         device = self.answer.weight.device
-        parts = [self(_renumbered(part, generator).to(device)).argmax(-1) for part in problems.words.split(256)]
-        return [LABELS[place] for place in torch.cat(parts).tolist()]
+        found: list[Label] = []
+        for place in range(0, len(problems), 256):
+            part = slice(place, place + 256)
+            premises, questions = _renumbered(problems.premises[part], problems.questions[part], generator)
+            best = self(premises.to(device), questions.to(device)).argmax(-1)
+            found += [LABELS[label] for label in best.flatten().tolist()]
+        return found
 
 
-def _renumbered(words: Tensor, generator: torch.Generator) -> Tensor:
-    """The open words of each problem under numbers drawn anew."""
-    drawn = torch.rand(len(words), WORDS_IN_A_PROBLEM, generator=generator).argsort(1) + len(CLOSED)
-    closed = torch.arange(len(CLOSED)).expand(len(words), -1)
+def _renumbered(premises: Tensor, questions: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """The open words of each world under numbers drawn anew."""
+    drawn = torch.rand(len(premises), WORDS_IN_A_PROBLEM, generator=generator).argsort(1) + len(CLOSED)
+    closed = torch.arange(len(CLOSED)).expand(len(premises), -1)
     table = torch.cat([closed, drawn], dim=1)
-    return table.gather(1, words.flatten(1)).view_as(words)
+    first, second = (table.gather(1, words.flatten(1)).view_as(words) for words in (premises, questions))
+    return first, second
 
 
 def fit_reader(
@@ -338,26 +359,29 @@ def fit_reader(
     problems: ReadProblems,
     *,
     steps: int,
-    batch: int = 64,
+    batch: int = 32,
     learning_rate: float = 1e-3,
     generator: torch.Generator,
 ) -> Fitted:
-    """Train a reader on problems and their labels, with Adam and a learning rate that falls to 0 as a cosine.
+    """Train a reader on questions and their labels, with Adam and a learning rate that falls to 0 as a cosine.
 
     Args:
         model: the reader; it is trained in place.
-        problems: the problems, each with a label.
+        problems: worlds with labelled questions.
         steps: updates.
-        batch: problems an update.
+        batch: worlds an update.
         learning_rate: at the start.
-        generator: draws the batches and the numbers of open words.
+        generator: draws the batches, the order of questions and the numbers of open words.
     """
     device = model.answer.weight.device
 
     def loss() -> Tensor:
         chosen = torch.randint(len(problems), (batch,), generator=generator)
-        words = _renumbered(problems.words[chosen], generator).to(device)
-        return cross_entropy(model(words), problems.labels[chosen].to(device))
+        order = torch.randperm(problems.questions.shape[1], generator=generator)
+        premises, questions = _renumbered(problems.premises[chosen], problems.questions[chosen][:, order], generator)
+        labels = problems.labels[chosen][:, order].to(device)
+        logits = model(premises.to(device), questions.to(device))
+        return cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=-1)
 
     return _fitted(model, loss, steps, learning_rate)
 

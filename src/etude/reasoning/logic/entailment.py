@@ -44,7 +44,8 @@ class Proof:
         engine: the provers that answered.
         seconds: how long it took.
         premises_used: for TRUE, FALSE and INCONSISTENT, the premises that a proof used, by number, where the engine
-            says so; those of `ground` are a minimal set, from which none can be left out.
+            says so; those of `ground` are a minimal set, from which none can be left out, unless there are so many
+            instances that it makes them one by one.
         countermodel: a finite model of the premises in which the conclusion is false, where the engine gives one.
         model: one in which the conclusion is true.
         why: for UNKNOWN, the reason.
@@ -78,7 +79,7 @@ def entails(
         (<Verdict.TRUE: 'true'>, (0, 1))
 
     Engines: ``ground`` decides formulas without functions whose existential quantifiers depend on no universal one
-    (negated conclusion included), always, with a countermodel or a minimal set of premises. ``z3``, ``cvc5`` and
+    (negated conclusion included), always, with a countermodel or the used premises. ``z3``, ``cvc5`` and
     ``eprover`` take all of first-order logic, which no prover decides. ``auto`` takes ``ground`` where it applies and
     else those of the others that are installed, one after the other, until both questions are answered.
 

@@ -131,6 +131,7 @@ class Ground:
     def _refute(self, assumptions: list[int], deadline: float) -> list[int] | None:
         """The assumptions a refutation needs, or None if the solver's model is one of all instances."""
         assumed = set(assumptions)
+        before: _Truth | None = None
         while True:
             self._solver.conf_budget(_CONFLICTS)
             while (answer := self._solver.solve_limited(assumptions)) is None:
@@ -141,24 +142,34 @@ class Ground:
                 return self._solver.get_core() or []
             if not self._lazy:
                 return None
-            truth = _Truth(self._atoms.true(self._solver.get_model()), self._constants)
-            added = False
-            for clause, selector in self._lazy:
-                if selector and selector not in assumed:
-                    continue
-                for number, binding in enumerate(truth.violations(clause)):
-                    if number % 256 == 0 and time.monotonic() > deadline:
-                        raise OutOfTime
-                    self._add_instance(clause, selector, binding)
-                    added = True
-            if not added:
+            truth = _Truth(self._atoms.true(self._solver.get_model()), self._constants, before)
+            before = truth
+            # What became true since the last round violates most (semi-naive); only when it does not, all is looked at.
+            if not (
+                self._add_violated(truth, assumed, True, deadline)
+                or self._add_violated(truth, assumed, False, deadline)
+            ):
                 return None
 
+    def _add_violated(self, truth: _Truth, assumed: set[int], new: bool, deadline: float) -> bool:
+        """Hand the instances that a model violates to the solver; whether there were any."""
+        added = False
+        for clause, selector in self._lazy:
+            if selector and selector not in assumed:
+                continue
+            for number, binding in enumerate(truth.violations(clause, new)):
+                if number % 256 == 0 and time.monotonic() > deadline:
+                    raise OutOfTime
+                self._add_instance(clause, selector, binding)
+                added = True
+        return added
+
     def _used(self, core: list[int], query: list[int], deadline: float) -> tuple[int, ...]:
-        """The premises of a refutation, none of which it can do without."""
+        """The premises of a refutation; where all instances are at hand, none of which it can do without."""
         asked = set(query)
         needed = [literal for literal in core if literal not in asked]
-        for literal in list(needed):
+        # With instances made as they are violated, every question to a smaller set would be a search of its own.
+        for literal in [] if self._lazy else list(needed):
             fewer = [other for other in needed if other != literal]
             smaller = self._refute([*fewer, *query], deadline)
             if smaller is not None:
@@ -297,27 +308,38 @@ class _SparseAtoms:
 class _Truth:
     """A model's true atoms, indexed for joins."""
 
-    def __init__(self, true: dict[str, list[tuple[int, ...]]], constants: dict[str, int]) -> None:
+    def __init__(
+        self, true: dict[str, list[tuple[int, ...]]], constants: dict[str, int], before: _Truth | None
+    ) -> None:
         self._true = true
         self._sets = {predicate: set(held) for predicate, held in true.items()}
+        known = {} if before is None else before._sets
+        self._new = {p: [held for held in tuples if held not in known.get(p, ())] for p, tuples in true.items()}
         self._constants = constants
         self._indices: dict[tuple[str, tuple[int, ...]], dict[tuple[int, ...], list[tuple[int, ...]]]] = {}
 
-    def violations(self, clause: Clause) -> Iterator[tuple[int, ...]]:
-        """Bindings of a clause's variables under which every literal is false."""
+    def violations(self, clause: Clause, new: bool) -> Iterator[tuple[int, ...]]:
+        """Bindings of a clause's variables under which every literal is false.
+
+        Args:
+            clause: the clause.
+            new: only those that need an atom that was not true before.
+        """
         body = [(predicate, terms) for sign, predicate, terms in clause.literals if not sign]
         head = [(predicate, terms) for sign, predicate, terms in clause.literals if sign]
         body.sort(key=lambda atom: len(self._true.get(atom[0], ())))
+        orders = [[atom, *body[:n], *body[n + 1 :]] for n, atom in enumerate(body)] if new else [body]
         binding: list[int | None] = [None] * clause.variables
-        for _ in self._join(body, binding):
-            unbound = [variable for variable, value in enumerate(binding) if value is None]
-            for values in itertools.product(range(len(self._constants)), repeat=len(unbound)):
-                for variable, value in zip(unbound, values):
-                    binding[variable] = value
-                if not any(self._holds(predicate, terms, binding) for predicate, terms in head):
-                    yield tuple(binding)  # type: ignore[arg-type]
-            for variable in unbound:
-                binding[variable] = None
+        for order in orders:
+            for _ in self._join(order, binding, new):
+                unbound = [variable for variable, value in enumerate(binding) if value is None]
+                for values in itertools.product(range(len(self._constants)), repeat=len(unbound)):
+                    for variable, value in zip(unbound, values):
+                        binding[variable] = value
+                    if not any(self._holds(predicate, terms, binding) for predicate, terms in head):
+                        yield tuple(binding)  # type: ignore[arg-type]
+                for variable in unbound:
+                    binding[variable] = None
 
     def _holds(self, predicate: str, terms: tuple[ClauseTerm, ...], binding: list[int | None]) -> bool:
         held = self._sets.get(predicate)
@@ -327,16 +349,21 @@ class _Truth:
         return self._constants[term] if type(term) is str else binding[term]  # type: ignore[index, call-overload]
 
     def _join(
-        self, body: list[tuple[str, tuple[ClauseTerm, ...]]], binding: list[int | None], at: int = 0
+        self, body: list[tuple[str, tuple[ClauseTerm, ...]]], binding: list[int | None], new: bool, at: int = 0
     ) -> Iterator[None]:
-        """Bind variables in place so that all atoms of the body are true, in every way in turn."""
+        """Bind variables in place so that all atoms of the body are true (the first newly so), in every way in turn."""
         if at == len(body):
             yield
             return
         predicate, terms = body[at]
         values = [self._value(term, binding) for term in terms]
         known = tuple(place for place, value in enumerate(values) if value is not None)
-        for held in self._matching(predicate, known).get(tuple([values[place] for place in known]), ()):  # type: ignore[misc]
+        given = tuple([values[place] for place in known])
+        matching = self._matching(predicate, known).get(given, ())  # type: ignore[arg-type]
+        if new and at == 0:
+            fresh = self._new.get(predicate, ())
+            matching = [held for held in fresh if tuple([held[place] for place in known]) == given] if known else fresh
+        for held in matching:
             bound = []
             for place, term in enumerate(terms):
                 if values[place] is None:
@@ -346,7 +373,7 @@ class _Truth:
                     elif binding[term] != held[place]:  # type: ignore[index, call-overload]
                         break  # the same variable twice in one atom
             else:
-                yield from self._join(body, binding, at + 1)
+                yield from self._join(body, binding, new, at + 1)
             for term in bound:
                 binding[term] = None  # type: ignore[index, call-overload]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from etude.reasoning.logic.interpretation import Interpretation
 
@@ -25,6 +25,7 @@ class Outcome:
     why: str = ""
 
 
+@runtime_checkable
 class Engine(Protocol):
     """Premises and a conclusion in the hands of a prover."""
 
