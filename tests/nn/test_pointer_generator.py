@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from etude.nn.pointer_generator import PointerGenerator
+from distributed import run_distributed
+from etude.nn import PointerGenerator, pointer_loss
 
 
 @pytest.fixture
@@ -36,7 +37,7 @@ def test_the_loss_counts_up_to_the_first_end(model):
     scores = model(SOURCE, TARGET)
     parts = [scores[0, place, TARGET[0, place]] for place in range(4)]
     parts += [scores[1, place, TARGET[1, place]] for place in range(5)]
-    assert torch.allclose(model.loss(SOURCE, TARGET), -torch.stack(parts).mean(), atol=1e-6)
+    assert torch.allclose(pointer_loss(model(SOURCE, TARGET), TARGET), -torch.stack(parts).mean(), atol=1e-6)
 
 
 def test_greedy_writing_takes_the_most_probable_word_each_time(model):
@@ -57,7 +58,7 @@ def test_it_learns_to_copy_words_it_has_never_seen():
     target = torch.tensor([[2 + 2, 2 + 1, 2 + 0, 0]])
     for _ in range(60):
         source = torch.randint(1, 6, (32, 3), generator=generator)
-        loss = model.loss(source, target.expand(32, -1))
+        loss = pointer_loss(model(source, target.expand(32, -1)), target.expand(32, -1))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -78,3 +79,36 @@ def test_draws_follow_the_generator(model):
     )
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
+
+
+def test_it_trains_under_fabric():
+    fabric_package = pytest.importorskip("lightning_fabric")
+    fabric = fabric_package.Fabric(accelerator="cpu", devices=1)
+    model = PointerGenerator(9, 4, 6, 5, width=16, layers=1, heads=2, generator=torch.Generator().manual_seed(0))
+    model, optimizer = fabric.setup(model, torch.optim.SGD(model.parameters(), lr=0.1))
+    losses = []
+    for _ in range(5):
+        loss = pointer_loss(model(SOURCE, TARGET), TARGET)
+        optimizer.zero_grad()
+        fabric.backward(loss)
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0]
+
+
+def test_two_processes_make_the_step_of_one(tmp_path):
+    run_distributed(
+        f"""
+        from etude.nn import PointerGenerator, pointer_loss
+        source = torch.tensor({SOURCE.tolist()})
+        target = torch.tensor([[1, 4, 2, 3, 0], [5, 9, 3, 1, 0]])
+        model = PointerGenerator(9, 4, 6, 5, width=16, layers=1, heads=2, generator=torch.Generator().manual_seed(0))
+        wrapped = DistributedDataParallel(model)
+        pointer_loss(wrapped(source[rank : rank + 1], target[rank : rank + 1]), target[rank : rank + 1]).backward()
+        alone = PointerGenerator(9, 4, 6, 5, width=16, layers=1, heads=2, generator=torch.Generator().manual_seed(0))
+        pointer_loss(alone(source, target), target).backward()
+        for one, other in zip(model.parameters(), alone.parameters()):
+            assert torch.allclose(one.grad, other.grad, atol=1e-6)
+        """,
+        tmp_path,
+    )

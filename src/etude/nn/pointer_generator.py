@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from etude.nn.transformer import Transformer
 
-__all__ = ["PointerGenerator"]
+__all__ = ["PointerGenerator", "pointer_loss"]
 
 
 class PointerGenerator(nn.Module):
@@ -36,8 +36,8 @@ class PointerGenerator(nn.Module):
         One step of training, and reading::
 
             model = PointerGenerator(40, 12, source_length=20, target_length=30)
-            loss = model.loss(source, target)   # target: a word, or target_words + i to copy position i
-            written = model.write(source)       # greedy, the same numbering
+            loss = pointer_loss(model(source, target), target)  # target: a word, or target_words + i to copy place i
+            written = model.write(source)                       # greedy, the same numbering
 
     Source: See, Liu and Manning, ACL 2017 (arXiv 1704.04368), section 2.2; one softmax as in Gu et al., ACL 2016.
     """
@@ -95,18 +95,6 @@ class PointerGenerator(nn.Module):
         pointed = pointed.masked_fill((source == 0)[:, None], -torch.inf)
         return torch.cat([self.vocabulary(here), pointed], dim=-1).log_softmax(-1)
 
-    def loss(self, source: Int[Tensor, "batch source"], target: Int[Tensor, "batch target"]) -> Float[Tensor, ""]:
-        """Mean negative log-probability of the targets, up to and including the first end of each.
-
-        Args:
-            source: words, 0 behind the end.
-            target: words or copies, 0 at the end and behind it.
-        """
-        chosen = self(source, target).gather(-1, target[..., None])[..., 0]
-        counted = (target != 0).cumprod(1)
-        counted = torch.cat([torch.ones_like(counted[:, :1]), counted[:, :-1]], dim=1).to(chosen.dtype)
-        return -(chosen * counted).sum() / counted.sum()
-
     @torch.no_grad()
     def write(
         self,
@@ -138,3 +126,18 @@ class PointerGenerator(nn.Module):
             target[:, place] = torch.where(running, word, 0)
             running = running & (word != 0)
         return target
+
+
+def pointer_loss(
+    scores: Float[Tensor, "batch target choices"], target: Int[Tensor, "batch target"]
+) -> Float[Tensor, ""]:
+    """Mean negative log-probability of the targets, up to and including the first end of each.
+
+    Args:
+        scores: log-probabilities, as `PointerGenerator` gives them.
+        target: words or copies, 0 at the end and behind it.
+    """
+    chosen = scores.gather(-1, target[..., None])[..., 0]
+    going_on = (target != 0).cumprod(1)
+    counted = torch.cat([torch.ones_like(going_on[:, :1]), going_on[:, :-1]], dim=1).to(chosen.dtype)
+    return -(chosen * counted).sum() / counted.sum()

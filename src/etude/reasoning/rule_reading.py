@@ -17,8 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, gelu
 
 from etude.data.rule_worlds import LABELS, Label, LogicProblem
-from etude.nn import Transformer
-from etude.nn.pointer_generator import PointerGenerator
+from etude.nn import PointerGenerator, Transformer, pointer_loss
 from etude.reasoning.logic import Formula, parse, to_nltk
 
 _FUNCTION_WORDS = (
@@ -192,7 +191,7 @@ def fit_parser(
 
     def loss() -> Tensor:
         chosen = torch.randint(len(source), (batch,), generator=generator).to(device)
-        return model.network.loss(source[chosen], target[chosen])
+        return pointer_loss(model.network(source[chosen], target[chosen]), target[chosen])
 
     return _fitted(model, loss, steps, learning_rate)
 
