@@ -125,6 +125,8 @@ class PointerGenerator(nn.Module):
                 word = scores.argmax(-1)
             target[:, place] = torch.where(running, word, 0)
             running = running & (word != 0)
+            if not running.any():
+                break
         return target
 
 

@@ -170,8 +170,8 @@ def fit_parser(
     formulas: Sequence[Formula],
     *,
     steps: int,
-    batch: int = 64,
-    learning_rate: float = 3e-3,
+    batch: int = 32,
+    learning_rate: float = 5e-3,
     generator: torch.Generator,
 ) -> Fitted:
     """Train a parser on sentences and their formulas, with Adam and a learning rate that falls to 0 as a cosine.
@@ -181,12 +181,15 @@ def fit_parser(
         sentences: the sentences.
         formulas: the formula of each.
         steps: updates.
-        batch: sentences an update.
+        batch: forms of sentences an update.
         learning_rate: at the start.
         generator: draws the batches.
     """
     device = model.network.vocabulary.weight.device
     source, target = model.encode(sentences).to(device), model.targets(sentences, formulas).to(device)
+    # Sentences that differ in open words alone are one example to the network: frequent forms need no more of it.
+    pairs = torch.unique(torch.cat([source, target], dim=1), dim=0)
+    source, target = pairs.split([model.LONGEST, model.MOST_SIGNS], dim=1)
     target = target[:, : int((target != 0).any(0).nonzero().max()) + 2]
 
     def loss() -> Tensor:
