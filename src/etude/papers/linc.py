@@ -7,10 +7,10 @@ was measured on:
 * *recorded generations*: the texts that GPT-4 and GPT-3.5 wrote for the authors, and the labels of three models in two
   modes, read from the authors' repository at a fixed commit; and the programs that GPT-4 wrote for Logic-LM.
 * *generated worlds*: facts and rules in plain English, three labels and six depths of proof. Trained here, in minutes:
-  a parser of 0.1 million weights, which sees function words and copies all others, and a classifier of 0.4 million,
+  a parser of 0.1 million weights, which sees function words and copies all others, and a classifier of 0.5 million,
   which reads sentences or gold formulas, on questions of depth 0 to 2. Training and test share no open word and no way
-  of joining two conditions. Both are far below the paper's models, and the classifier is trained on more text and for longer
-  than the parser; its accuracy at the depths it was trained on is shown beside every comparison.
+  of joining two conditions. Both are far below the paper's models. The classifier is trained on more text and for
+  longer than the parser; its accuracy at the depths it was trained on is shown beside every comparison.
 * *a small model*: SmolLM2-135M-Instruct, whose formulas (not whose answers) are judged.
 * *the paper's protocol*: four modes on FOLIO and ProofWriter, with whatever model `model` names. Its worked examples
   are this library's own, not the authors'.
