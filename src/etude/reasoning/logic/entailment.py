@@ -41,7 +41,7 @@ class Proof:
 
     Attributes:
         verdict: what the premises say of the conclusion.
-        engine: the provers that answered.
+        engine: the provers that were asked, in order, joined by "+".
         seconds: how long it took.
         premises_used: for TRUE, FALSE and INCONSISTENT, the premises that a proof used, by number, where the engine
             says so; those of `ground` are a minimal set, from which none can be left out, unless there are so many
