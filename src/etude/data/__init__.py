@@ -20,7 +20,17 @@ from etude.data.induction import (
 )
 from etude.data.judgments import Comparison, recorded_comparisons, recorded_judgments
 from etude.data.locate import DataStatus, available
+from etude.data.logic_problems import (
+    LincLabels,
+    Translation,
+    folio,
+    linc_labels,
+    linc_translations,
+    logic_lm_problems,
+    logic_translations,
+)
 from etude.data.response_world import ResponseWorld, WorldComparisons
+from etude.data.rule_worlds import LogicProblem, RuleWorld
 from etude.data.speech import SpokenDigits, Utterances, connected_digits, dial_tones, spoken_digits
 from etude.data.text import BytePairs, texts
 
@@ -32,18 +42,27 @@ __all__ = [
     "ImageData",
     "InductionProblem",
     "InductionTask",
+    "LincLabels",
     "ListWorld",
+    "LogicProblem",
     "Part",
     "ResponseWorld",
+    "RuleWorld",
     "SpokenDigits",
+    "Translation",
     "Utterances",
     "WorldComparisons",
     "arc",
     "available",
     "connected_digits",
     "dial_tones",
+    "folio",
     "images",
+    "linc_labels",
+    "linc_translations",
     "list_functions",
+    "logic_lm_problems",
+    "logic_translations",
     "omniglot",
     "one_dimensional_arc",
     "recorded_comparisons",

@@ -7,6 +7,7 @@ from etude.nn.initialization import glorot_initialise_, glorot_normal_
 from etude.nn.memory import MemoryNetwork, position_encoding
 from etude.nn.mlp import lenet_300_100
 from etude.nn.ngram_head import NGramHeads, NGramMixer, ngram_attention, ngram_mean, ngram_sum
+from etude.nn.pointer_generator import PointerGenerator, pointer_loss
 from etude.nn.recurrent import GatedLinearRecurrence, Recurrent, linear_recurrence
 from etude.nn.residual import ResidualNetwork
 from etude.nn.transformer import Attention, Block, Transformer, attention_mask, rotate, sinusoidal_positions
@@ -20,6 +21,7 @@ __all__ = [
     "MemoryNetwork",
     "NGramHeads",
     "NGramMixer",
+    "PointerGenerator",
     "Recurrent",
     "ResidualNetwork",
     "StreamingConvNet",
@@ -36,6 +38,7 @@ __all__ = [
     "ngram_attention",
     "ngram_mean",
     "ngram_sum",
+    "pointer_loss",
     "position_encoding",
     "rotate",
     "sinusoidal_positions",
