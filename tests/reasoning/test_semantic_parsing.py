@@ -7,7 +7,7 @@ import pytest
 from etude.data import LogicProblem
 from etude.reasoning import (
     ChainOfThought,
-    Direct,
+    LabelOnly,
     Linc,
     Scratchpad,
     Shot,
@@ -91,7 +91,7 @@ def test_ties_go_to_the_first_and_are_reported(votes, expected):
 
 
 def test_the_siblings_read_a_label():
-    assert asked(Direct, "True", " Uncertain\n", "Perhaps")[0].votes == ("True", "Uncertain", "Error")
+    assert asked(LabelOnly, "True", " Uncertain\n", "Perhaps")[0].votes == ("True", "Uncertain", "Error")
     assert asked(ChainOfThought, "Cats are animals.\nANSWER:\tTrue\n</EVALUATE>\nFalse")[0].votes == ("True",)
     assert asked(ChainOfThought, "True")[0].votes == ("Error",)
     answer, _ = asked(Scratchpad, f"{TRUE}ANSWER:\tFalse", f"{CLASH}ANSWER:\tTrue", f"{UNREADABLE}ANSWER:\tTrue")
@@ -100,9 +100,11 @@ def test_the_siblings_read_a_label():
     assert answer.parses[2] is None
 
 
-@pytest.mark.parametrize("mode", [Linc, Scratchpad, ChainOfThought, Direct])
+@pytest.mark.parametrize("mode", [Linc, Scratchpad, ChainOfThought, LabelOnly])
 def test_one_frame_for_all(mode):
-    reply = {Linc: TRUE, Scratchpad: f"{TRUE}ANSWER:\tTrue", ChainOfThought: "So.\nANSWER:\tTrue", Direct: "True"}[mode]
+    reply = {Linc: TRUE, Scratchpad: f"{TRUE}ANSWER:\tTrue", ChainOfThought: "So.\nANSWER:\tTrue", LabelOnly: "True"}[
+        mode
+    ]
     answer, model = asked(mode, reply, reply, temperature=0.5, top_p=0.9, max_tokens=77, seed=5)
     assert answer.label == "True"
     (prompt,), (sampling,) = model.prompts, model.samplings

@@ -45,7 +45,7 @@ from etude.errors import Unavailable
 from etude.language import Message, language_model, majority_vote, mcnemar
 from etude.reasoning import (
     ChainOfThought,
-    Direct,
+    LabelOnly,
     Linc,
     ProblemReader,
     Scratchpad,
@@ -137,7 +137,7 @@ RECORDED = [
 ]
 PUBLISHED = {("gpt-4", "folio"): 0.725, ("gpt-4", "proofwriter"): 0.983, ("gpt-3.5", "folio"): 0.626}
 PROGRAMS = {"ProofWriter": 0.7966, "ProntoQA": 0.8320}  # Logic-LM's accuracies with GPT-4 (its table 2)
-MODES = {"linc": Linc, "chain of thought": ChainOfThought, "scratchpad": Scratchpad, "direct": Direct}
+MODES = {"linc": Linc, "chain of thought": ChainOfThought, "scratchpad": Scratchpad, "direct": LabelOnly}
 
 study = Study(
     paper=Paper(

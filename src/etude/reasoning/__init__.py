@@ -1,6 +1,7 @@
 """Logic, program search and systems that combine them with language models.
 
-`HypothesisSearch`, `ProgramOnly` and `Direct` solve induction tasks with a language model or any `Proposer`.
+`etude.reasoning.logic` holds formulas, their notations and provers. `Linc` and its siblings answer questions of
+entailment; `HypothesisSearch`, `ProgramOnly` and `Direct` solve induction tasks. All take any language model.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,7 @@ from etude.reasoning.induction_prompts import LanguageModelProposer
 from etude.reasoning.semantic_parsing import (
     Answer,
     ChainOfThought,
-    Direct,
+    LabelOnly,
     Linc,
     Scratchpad,
     Shot,
@@ -43,6 +44,7 @@ __all__ = [
     "ChainOfThought",
     "Direct",
     "HypothesisSearch",
+    "LabelOnly",
     "LanguageModelProposer",
     "Linc",
     "ProblemReader",
@@ -71,6 +73,7 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
+    # Trained readers need torch, which takes its time to load; whoever only proves or prompts does without.
     if name in ("ProblemReader", "SentenceParser", "encode_problems", "fit_parser", "fit_reader"):
         from etude.reasoning import rule_reading
 

@@ -1,7 +1,7 @@
 """Answering with logic: a language model translates, a prover deduces, samples vote; and the model alone, three ways.
 
 The four ways share one prompt frame, one way of sampling and one vote: `Linc` (formulas, decided by a prover),
-`Scratchpad` (the same formulas, decided by the model), `ChainOfThought` (words, then a label) and `Direct` (a label).
+`Scratchpad` (the same formulas, decided by the model), `ChainOfThought` (words, then a label) and `LabelOnly` (a label).
 
 Example:
     With the small model that comes with the extra ``llm``, or any endpoint::
@@ -365,7 +365,7 @@ class ChainOfThought(Voter):
         return _labelled(text)
 
 
-class Direct(Voter):
+class LabelOnly(Voter):
     """The model writes the label and nothing else. Arguments as for `Voter`."""
 
     instructions = (
@@ -601,7 +601,7 @@ _EXAMPLES: tuple[tuple[Label, tuple[tuple[str, str], ...], str], ...] = (
 __all__ = [
     "Answer",
     "ChainOfThought",
-    "Direct",
+    "LabelOnly",
     "Linc",
     "Reading",
     "Scratchpad",

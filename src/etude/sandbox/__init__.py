@@ -4,18 +4,18 @@
 ``check(sandbox)`` tries every known attack on a sandbox and says which succeeded.
 """
 
-from etude.sandbox.attacks import ATTACKS, ATTACK_LIMITS, Attack, Attempt, check
-from etude.sandbox.isolation import Isolation, LEVELS, probe
+from etude.sandbox.attacks import ATTACK_LIMITS, ATTACKS, Attack, Attempt, check
+from etude.sandbox.isolation import LEVELS, Isolation, probe
 from etude.sandbox.limits import Limits, Result, same
 from etude.sandbox.sandbox import Sandbox
 
 __all__ = [
     "ATTACKS",
     "ATTACK_LIMITS",
+    "LEVELS",
     "Attack",
     "Attempt",
     "Isolation",
-    "LEVELS",
     "Limits",
     "Result",
     "Sandbox",
