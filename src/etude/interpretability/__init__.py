@@ -1,5 +1,19 @@
 """What a network has learned: representations, and how those of two networks compare."""
 
+from etude.interpretability.matching import (
+    RunningMutualInformation,
+    SoftMatch,
+    Stitch,
+    UnitClusters,
+    UnitMatch,
+    match_units,
+    mutual_information,
+    percentile_edges,
+    soft_match_units,
+    sparse_stitch,
+    stitch_path,
+    unit_clusters,
+)
 from etude.interpretability.moments import CrossMoments, Moments, RunningCrossMoments, RunningMoments
 from etude.interpretability.nulls import random_features, shuffled, untrained
 from etude.interpretability.similarity import (
@@ -18,6 +32,11 @@ __all__ = [
     "Moments",
     "RunningCrossMoments",
     "RunningMoments",
+    "RunningMutualInformation",
+    "SoftMatch",
+    "Stitch",
+    "UnitClusters",
+    "UnitMatch",
     "cka_from_grams",
     "cka_matrix",
     "cka_pairs",
@@ -25,9 +44,16 @@ __all__ = [
     "flatten_units",
     "gram",
     "linear_cka",
+    "match_units",
+    "mutual_information",
+    "percentile_edges",
     "random_features",
     "rsa",
     "shuffled",
+    "soft_match_units",
+    "sparse_stitch",
+    "stitch_path",
+    "unit_clusters",
     "unit_cross_moments",
     "unit_moments",
     "untrained",
