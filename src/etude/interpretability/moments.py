@@ -289,7 +289,7 @@ class RunningMoments:
         """
         _check_batch("x", x, self._mean, self._count)
         for rows in _blocks(x):
-            self._scatter.add(*self._centred(rows), diagonal=self._diagonal)
+            self._take(rows)
         return self
 
     def moments(self) -> Moments:
@@ -308,16 +308,25 @@ class RunningMoments:
         scatter = scatter if self._diagonal else (scatter + scatter.T) / 2
         return Moments(self._count, self._mean.clone(), scatter, self._resolution)
 
-    def _centred(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """The rows less the mean before them and less the mean after them; the latter is kept."""
+    def _take(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Take rows in; return them less the mean before them, and by how much that mean moved."""
         half = torch.finfo(rows.dtype).bits < 32
         self._resolution = max(self._resolution, torch.finfo(torch.float32 if half else rows.dtype).eps)
         rows = rows.to(self._precision or (torch.float32 if half else rows.dtype))
-        here = rows.mean(0, dtype=torch.float64)
+        # The first mean is a provisional one, that the rows less it correct.
+        before = self._mean if self._count else rows.mean(0).double()
+        shift = before.to(rows.dtype)
+        rows = rows - shift
+        here = rows.mean(0).double()
         self._count += len(rows)
-        before = self._mean if self._count > len(rows) else here
-        self._mean = before + (here - before) * (len(rows) / self._count)
-        return rows - before.to(rows.dtype), rows - self._mean.to(rows.dtype)
+        step = (here + (shift.double() - before)) * (len(rows) / self._count)
+        self._mean = before + step
+        moved = step.to(rows.dtype)
+        if self._diagonal:
+            self._scatter.add_diagonal(rows, len(rows) * here * step)
+        else:
+            self._scatter.add(rows, rows - moved)
+        return rows, moved
 
 
 class RunningCrossMoments:
@@ -341,7 +350,7 @@ class RunningCrossMoments:
 
     def __init__(self, *, within: bool = True, precision: torch.dtype | None = None) -> None:
         self._x, self._y = (RunningMoments(diagonal=not within, precision=precision) for _ in range(2))
-        self._within, self._cross = within, _Sum()
+        self._cross = _Sum()
 
     def update(self, x: Float[Tensor, "n p"], y: Float[Tensor, "n q"]) -> RunningCrossMoments:
         """Take in a batch.
@@ -362,11 +371,10 @@ class RunningCrossMoments:
         if len(x) != len(y):
             raise ValueError(f"x, y: {len(x)} and {len(y)} samples were given; as many of both are accepted")
         for one, other in zip(_blocks(x), _blocks(y)):
-            before, after = zip(self._x._centred(one), self._y._centred(other))
-            self._x._scatter.add(before[0], after[0], diagonal=not self._within)
-            self._y._scatter.add(before[1], after[1], diagonal=not self._within)
-            wider = torch.promote_types(before[0].dtype, after[1].dtype)
-            self._cross.add(before[0].to(wider), after[1].to(wider))
+            (before, _), (rows, moved) = self._x._take(one), self._y._take(other)
+            after = rows - moved
+            wider = torch.promote_types(before.dtype, after.dtype)
+            self._cross.add(before.to(wider), after.to(wider))
         return self
 
     def moments(self) -> CrossMoments:
@@ -387,20 +395,22 @@ class _Sum:
         self._rows = 0
 
     @torch.no_grad()
-    def add(self, a: Tensor, b: Tensor, *, diagonal: bool = False) -> None:
+    def add(self, a: Tensor, b: Tensor) -> None:
         with torch.autocast(a.device.type, enabled=False):
             if self._total is None:
-                shape = (a.shape[1],) if diagonal else (a.shape[1], b.shape[1])
-                self._total = torch.zeros(shape, dtype=torch.float64, device=a.device)
-            if diagonal:
-                self._total += (a * b).sum(0, dtype=torch.float64)
-            elif a.dtype == torch.float64:
+                self._total = torch.zeros(a.shape[1], b.shape[1], dtype=torch.float64, device=a.device)
+            if a.dtype == torch.float64:
                 self._total.addmm_(a.T, b)
             else:
                 self._pending = a.T @ b if self._pending is None else self._pending.addmm_(a.T, b)
                 self._rows += len(a)
                 if self._rows >= _ROWS:
                     self._flush()
+
+    def add_diagonal(self, a: Tensor, less: Tensor) -> None:
+        """Only the sums of squares, less what they have too much."""
+        squares = a.square().sum(0).double() - less
+        self._total = squares if self._total is None else self._total + squares
 
     def value(self) -> Tensor:
         self._flush()
