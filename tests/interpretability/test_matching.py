@@ -200,6 +200,21 @@ def test_the_path_in_any_order_is_the_same_as_one_by_one():
     assert [stitch.penalty for stitch in path] == [0.01, 0.3, 0.05]
 
 
+def test_nearly_equal_units_do_not_keep_it_from_the_optimum():
+    x = correlated(3_000, 12)
+    x = torch.cat([x, x + 1e-3 * randn(3_000, 12, seed=4), x[:, :2]], 1)  # nearly the same, and exactly
+    y = correlated(3_000, 5, seed=6) + x[:, :5]
+    moments = CrossMoments.of(x, y)
+    gram, target = moments.x.correlation(), moments.correlation()
+    for penalty in (1e-4, 1e-2, 0.2):
+        stitch = sparse_stitch(moments, penalty, tolerance=1e-9)
+        slope = target - gram @ stitch.weights
+        assert stitch.excess <= 1e-9
+        assert slope.abs().max() <= penalty + 1e-4  # of a minimum: no slope above the penalty, and equal to it where
+        active = stitch.weights.abs() > 1e-3  # the weight is not zero
+        assert torch.allclose(slope[active], penalty * stitch.weights[active].sign(), atol=1e-4)
+
+
 def test_a_planted_mixture_of_two_units_is_found():
     x = randn(5_000, 10)
     y = torch.stack([x[:, 1] - 2 * x[:, 7], x[:, 3]], 1)
