@@ -145,6 +145,14 @@ def test_a_match_can_be_drawn():
     plt.close(figure)
 
 
+def test_clusters_can_be_drawn():
+    (x, y), _ = planted()
+    figure, axes = plt.subplots()
+    unit_clusters(CrossMoments.of(x, y), 3, generator=draws()).plot(axes, ("a", "b"))
+    assert [bar.get_height() for bar in axes.patches] == [4, 4, 4, -4, -4, -4]
+    plt.close(figure)
+
+
 # ---- one from a few --------------------------------------------------------------------------------------------------
 
 

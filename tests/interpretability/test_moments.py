@@ -117,6 +117,9 @@ def test_groups_maps_and_second_moments_are_those_of_the_samples():
     mapped = Moments.of(torch.cat([x, y], 1) @ a.T)
     assert torch.allclose(joint.mapped(a).covariance(), mapped.covariance())
     assert torch.allclose(joint.mapped(a).mean, mapped.mean)
+    turned, expected = pair.mapped(a[:, :5]), CrossMoments.of(x @ a[:, :5].T, y)
+    assert torch.allclose(turned.correlation(), expected.correlation(), atol=1e-12)
+    assert torch.allclose(turned.x.covariance(), expected.x.covariance())
     assert torch.allclose(Moments.of(x).second_moment(), x.T @ x / len(x))
     assert pair.linear_cka() == pytest.approx(float(linear_cka(x, y)), abs=1e-12)
 

@@ -5,8 +5,7 @@ import pytest
 import torch
 
 from etude.data import images
-from etude.interpretability import CrossMoments
-from etude.papers.convergent_learning import PAIRS, Protocol, few_units, network, rise, rotated, study, train
+from etude.papers.convergent_learning import PAIRS, Protocol, few_units, network, rise, study, train
 from study_at_smoke import judged, legend_of, untested
 
 
@@ -23,7 +22,7 @@ def test_every_claim_is_judged_without_an_error(evidence):
 
 @pytest.mark.parametrize("draw", study.figures, ids=lambda draw: draw.__name__)
 def test_figures_are_drawn_and_labelled(evidence, draw):
-    assert len(legend_of(draw, evidence)) >= 3
+    assert len(legend_of(draw, evidence)) >= 2
 
 
 def test_every_unit_has_a_row_or_is_counted_as_constant(evidence):
@@ -42,16 +41,6 @@ def test_rotations_keep_what_is_explained(evidence):
     rows = evidence["pairs"].at(kind="rotation").frame
     assert len(rows) == 2 * 2
     assert (rows["change"] < 1e-6).all()
-
-
-def test_moments_of_turned_units_are_those_of_the_turned_samples():
-    draws = torch.Generator().manual_seed(0)
-    x, y = (torch.randn(300, 4, dtype=torch.float64, generator=draws) for _ in range(2))
-    q = torch.linalg.qr(torch.randn(4, 4, dtype=torch.float64, generator=draws)).Q
-    turn = torch.block_diag(q, torch.eye(4, dtype=torch.float64))
-    found, expected = rotated(CrossMoments.of(x, y), turn), CrossMoments.of(x @ q.T, y)
-    assert torch.allclose(found.correlation(), expected.correlation(), atol=1e-12)
-    assert torch.allclose(found.x.covariance(), expected.x.covariance(), atol=1e-12)
 
 
 def test_training_depends_on_its_seeds_alone():

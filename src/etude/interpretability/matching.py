@@ -10,7 +10,7 @@ All but the mutual information need only the moments of the units, which one pas
 
 The greatest of many noisy correlations is too great on average, so a match is scored on data that it was not made from;
 `etude.interpretability.nulls` has what to compare it with. Units that are constant have no correlation: they are left
-out, and reported.
+out, and reported. What is returned is a dataclass of tensors and numbers, which ``vars`` lists for saving.
 
 Source: Li, Yosinski, Clune, Lipson and Hopcroft, Convergent Learning, ICLR 2016 (arXiv 1511.07543).
 """
@@ -534,6 +534,19 @@ class UnitClusters:
             for _ in range(draws)
         ]
         return torch.stack(found)
+
+    def plot(self, axes: Axes, labels: tuple[str, str] = ("the one", "the other")) -> None:
+        """Draw how many units each cluster has of the one side, upwards, and of the other, downwards.
+
+        Args:
+            axes: matplotlib's.
+            labels: names of the two sides for a legend.
+        """
+        counts = self.composition()
+        order = counts.sum(1).argsort(descending=True)
+        for sign, side, label in zip((1, -1), counts[order].T.tolist(), labels):
+            axes.bar(range(self.count), [sign * count for count in side], label=label)
+        axes.axhline(0, color="0.3", linewidth=0.8)
 
     def __repr__(self) -> str:
         return f"UnitClusters({len(self.labels)} units in {self.count} clusters, mixing {self.mixing():.2f})"

@@ -210,6 +210,17 @@ class CrossMoments:
         scales = _inverse_deviation(self.x)[:, None], _inverse_deviation(self.y)
         return (scales[0] * self.covariance() * scales[1]).clamp(-1, 1)
 
+    def mapped(self, matrix: Float[Tensor, "outputs p"]) -> CrossMoments:
+        """The joint moments of A x and y.
+
+        Args:
+            matrix: A.
+
+        Raises:
+            ValueError: as for `Moments.mapped`.
+        """
+        return CrossMoments(self.x.mapped(matrix), self.y, matrix.to(self.cross) @ self.cross)
+
     def linear_cka(self) -> float:
         """`etude.interpretability.linear_cka` of the samples: |S_xy|^2 / (|S_xx| |S_yy|), in Frobenius norms.
 

@@ -38,7 +38,7 @@ from etude.data import ImageData, images
 from etude.interpretability import (
     CrossMoments,
     Moments,
-    RunningMoments,
+    RunningCrossMoments,
     flatten_units,
     match_units,
     mutual_information,
@@ -95,6 +95,7 @@ FEW, ACTIVE = 0.2, 0.01  # the share of a layer that counts as few units; weight
 PAIRS = {
     "trained": ("first", "second"),
     "one on permuted labels": ("first", "memoriser"),
+    "other on permuted labels": ("second", "memoriser"),
     "before training": ("first at start", "second at start"),
     "weights in random order": ("first scrambled", "second scrambled"),
     "samples in random order": ("first", "second shuffled"),
@@ -116,7 +117,7 @@ study = Study(
             data="digits", blocks=((8,), (10,), (12,)), hidden=(16,), train_images=None, statistics=240, places=4,
             clusters=4, rotations=2, seeds=2,
         ),
-        "laptop": Protocol(),
+        "laptop": Protocol(seeds=8),
         "extended": Protocol(train_images=None, epochs=10, places=196, seeds=10),
         "paper": Protocol(
             data="cifar10", blocks=((96,), (256,), (384, 384, 256)), hidden=(4_096, 4_096), train_images=None,
@@ -181,38 +182,32 @@ def networks(lab: Lab, config: Protocol, data: ImageData) -> dict[str, nn.Module
     return {name: model.to(lab.device) for name, model in found.items()}
 
 
-class Units:
-    """The moments of all networks' units together, by layer, over one part of the images."""
+Halves = tuple[dict[tuple[str, str], CrossMoments], dict[tuple[str, str], CrossMoments]]  # by layer and pair
 
-    def __init__(self, lab: Lab, config: Protocol, models: Mapping[str, nn.Module], x: Tensor, part: str) -> None:
-        depth = sum(map(len, config.blocks))
-        modules = {f"conv{n}": f"conv_relu{n}" for n in range(1, depth + 1)}
-        modules |= {f"fc{n}": f"fc_relu{n}" for n in range(1, len(config.hidden) + 1)}
-        drawn, orders = lab.generator(f"places {part}"), lab.generator(f"shuffled {part}")
-        running = {layer: RunningMoments(precision=torch.float64) for layer in modules}
-        asked = [f"{name}.{module}" for name in models for module in modules.values()]
-        for found in stream_activations(models, x.split(250), asked):
-            for layer, module in modules.items():
-                every = {name: found[f"{name}.{module}"] for name in models}
-                size = every["first"][0, 0].numel()
-                places = torch.randperm(size, generator=drawn)[: config.places] if size > 1 else None
-                rows = [flatten_units(activation, places=places) for activation in every.values()]
-                rows.append(shuffled(rows[list(every).index("second")], generator=orders))
-                running[layer].update(torch.cat(rows, 1))
-        self.joint = {layer: one.moments() for layer, one in running.items()}
-        self._names = [*models, "second shuffled"]
 
-    def width(self, layer: str) -> int:
-        """Units of one network's layer."""
-        return self.joint[layer].units // len(self._names)
+def moments_of_pairs(
+    lab: Lab, config: Protocol, models: Mapping[str, nn.Module], x: Tensor, part: str
+) -> dict[tuple[str, str], CrossMoments]:
+    """The joint moments of every pair of networks, by layer and pair, over one part of the images."""
+    depth = sum(map(len, config.blocks))
+    modules = {f"conv{n}": f"conv_relu{n}" for n in range(1, depth + 1)}
+    modules |= {f"fc{n}": f"fc_relu{n}" for n in range(1, len(config.hidden) + 1)}
+    drawn, orders = lab.generator(f"places {part}"), lab.generator(f"shuffled {part}")
+    running = {(layer, pair): RunningCrossMoments(precision=torch.float64) for layer in modules for pair in PAIRS}
+    asked = [f"{name}.{module}" for name in models for module in modules.values()]
+    for found in stream_activations(models, x.split(250), asked):
+        for layer, module in modules.items():
+            places = some_places(found[f"first.{module}"], config.places, drawn)
+            rows = {name: flatten_units(found[f"{name}.{module}"], places=places) for name in models}
+            rows["second shuffled"] = shuffled(rows["second"], generator=orders)
+            for pair, (first, second) in PAIRS.items():
+                running[layer, pair].update(rows[first], rows[second])
+    return {key: one.moments() for key, one in running.items()}
 
-    def pair(self, layer: str, first: str, second: str) -> CrossMoments:
-        """The joint moments of a layer of two of the networks."""
-        sides = (
-            slice(at * self.width(layer), (at + 1) * self.width(layer))
-            for at in map(self._names.index, (first, second))
-        )
-        return self.joint[layer].between(*sides)
+
+def some_places(activation: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Some of a layer's places in random order; a fully connected layer has one."""
+    return torch.randperm(activation[0, 0].numel(), generator=generator)[:count]
 
 
 # ---- measurements ----------------------------------------------------------------------------------------------------
@@ -222,102 +217,85 @@ class Units:
 def pairs(lab: Lab, config: Protocol) -> None:
     """Two networks, a third on permuted labels, and all that is asked of their units."""
     data = images(config.data)
-    sizes = {"train": config.train_images, "validation": config.statistics, "test": min(2_000, len(data.test))}
+    sizes = {"train": config.train_images, "validation": config.statistics, "test": min(1_000, len(data.test))}
     data = data.subset(**sizes).to(lab.device)
-    models = networks(lab, config, data)
-    parts = data.validation.x.chunk(2)
-    matched, scored = (Units(lab, config, models, x, part) for x, part in zip(parts, ("matched", "scored")))
-    record_matches(lab, matched, scored)
+    models, parts = networks(lab, config, data), data.validation.x.chunk(2)
+    matched, scored = (moments_of_pairs(lab, config, models, x, f"part {n}") for n, x in enumerate(parts))
+    record_matches(lab, (matched, scored))
     record_information(lab, config, models, parts[0], matched)
-    record_stitches(lab, matched, scored)
-    record_clusters(lab, config, matched, scored)
+    record_stitches(lab, (matched, scored))
+    record_clusters(lab, config, (matched, scored))
 
 
-def record_matches(lab: Lab, matched: Units, scored: Units) -> None:
+def record_matches(lab: Lab, halves: Halves) -> None:
     """One row a unit: its correlation with its partner and with the unit it correlates with most."""
-    for layer, (pair, sides) in itertools.product(matched.joint, PAIRS.items()):
-        first, second = (units.pair(layer, *sides) for units in (matched, scored))
-        chosen = match_units(first)
-        held_out = chosen.on(second)
-        constant = sum(map(len, chosen.constant)) / (2 * matched.width(layer))
+    matched, scored = halves
+    for (layer, pair), first in matched.items():
+        chosen, second = match_units(first), scored[layer, pair]
+        held_out, constant = chosen.on(second), sum(map(len, chosen.constant)) / (first.x.units + first.y.units)
         columns = {"score": held_out.score, "best": held_out.best, "in_sample": chosen.score, "gap": chosen.gap}
         table = pd.DataFrame({name: values.cpu().numpy() for name, values in columns.items()})
         table["rank"] = table["score"].rank(ascending=False, method="first") / len(table)
         lab.record(table, kind="unit", layer=layer, pair=pair, constant=constant, cka=second.linear_cka())
 
 
-def record_information(lab: Lab, config: Protocol, models: Mapping[str, nn.Module], x: Tensor, matched: Units) -> None:
+def record_information(
+    lab: Lab,
+    config: Protocol,
+    models: Mapping[str, nn.Module],
+    x: Tensor,
+    matched: Mapping[tuple[str, str], CrossMoments],
+) -> None:
     """How many units of the trained pair have the same best partner by mutual information as by correlation."""
-    chosen = {name: models[name] for name in PAIRS["trained"]}
-    modules = {f"conv{n}": f"conv_relu{n}" for n in (1, 2, 3)}
-    (found,) = stream_activations(
-        chosen, [x[:500]], [f"{name}.{layer}" for name in chosen for layer in modules.values()]
-    )
-    for layer, module in modules.items():
-        size = found[f"first.{module}"][0, 0].numel()
-        places = torch.randperm(size, generator=lab.generator("places of information"))[: config.places]
-        sides = [flatten_units(found[f"{name}.{module}"], places=places) for name in chosen]
-        semi = match_units(matched.pair(layer, *PAIRS["trained"]), method="semi-matching")
-        partners = mutual_information(*sides)[semi.units].argmax(1)
-        lab.record(kind="information", layer=layer, agreement=(partners == semi.partners).double().mean())
+    names, layers = PAIRS["trained"], (1, 2, 3)
+    asked = [f"{name}.conv_relu{n}" for name in names for n in layers]
+    (found,) = stream_activations({name: models[name] for name in names}, [x[:500]], asked)
+    for n in layers:
+        first, second = (found[f"{name}.conv_relu{n}"] for name in names)
+        places = some_places(first, config.places, lab.generator("places of information"))
+        semi = match_units(matched[f"conv{n}", "trained"], method="semi-matching")
+        information = mutual_information(flatten_units(first, places=places), flatten_units(second, places=places))
+        agreement = (information[semi.units].argmax(1) == semi.partners).double().mean()
+        lab.record(kind="information", layer=f"conv{n}", agreement=agreement)
 
 
-def record_stitches(lab: Lab, matched: Units, scored: Units) -> None:
+def record_stitches(lab: Lab, halves: Halves) -> None:
     """The path of penalties in both directions, for the first two convolutions of the trained pair."""
     for layer in ("conv1", "conv2"):
-        first, second = (units.pair(layer, *PAIRS["trained"]) for units in (matched, scored))
-        ways = [(stitch_path(first, PENALTIES), second), (stitch_path(first.T, PENALTIES), second.T)]
-        for place, penalty in enumerate(PENALTIES):
-            stitches = [(path[place], moments) for path, moments in ways]
-            lab.record(
-                kind="stitch",
-                layer=layer,
-                penalty=penalty,
-                active=sum(float(stitch.n_active(ACTIVE).double().mean()) for stitch, _ in stitches) / 2,
-                unexplained=sum(float(stitch.fraction_unexplained(on).mean()) for stitch, on in stitches) / 2,
-                width=matched.width(layer),
-            )
+        first, second = (half[layer, "trained"] for half in halves)
+        paths = stitch_path(first, PENALTIES), stitch_path(first.T, PENALTIES)
+        for penalty, one, other in zip(PENALTIES, *paths):
+            active = torch.cat([one.n_active(ACTIVE), other.n_active(ACTIVE)]).double().mean()
+            unexplained = torch.cat([one.fraction_unexplained(second), other.fraction_unexplained(second.T)]).mean()
+            about = {"kind": "stitch", "layer": layer, "width": first.x.units}
+            lab.record(**about, penalty=penalty, active=active, unexplained=unexplained)
 
 
-def record_clusters(lab: Lab, config: Protocol, matched: Units, scored: Units) -> None:
+def record_clusters(lab: Lab, config: Protocol, halves: Halves) -> None:
     """Clusters of the second convolution's units, and what rotating the units of one of them changes."""
-    layer, width = "conv2", matched.width("conv2")
-    kinds = {"trained": [("first", "second")]}
-    kinds["one on permuted labels"] = [("first", "memoriser"), ("second", "memoriser")]
-    for kind, sides in kinds.items():
-        found = [
-            unit_clusters(matched.pair(layer, *names), config.clusters, generator=lab.generator("clusters"))
-            for names in sides
-        ]
-        chance = [one.mixing_null(draws=200, generator=lab.generator("chance")).mean() for one in found]
-        mixing = sum(one.mixing() for one in found) / len(found)
-        lab.record(kind="clusters", pair=kind, mixing=mixing, chance=sum(chance) / len(chance))
-        if kind == "trained":
-            clusters = found[0]
+    found = {}
+    for pair in list(PAIRS)[:3]:
+        moments = halves[0]["conv2", pair]
+        found[pair] = unit_clusters(moments, config.clusters, generator=lab.generator("clusters"))
+        chance = found[pair].mixing_null(draws=200, generator=lab.generator("chance")).mean()
+        lab.record(kind="clusters", pair=pair, mixing=found[pair].mixing(), chance=chance)
+        lab.save(f"clusters, {pair}", found[pair])
 
-    cluster = int(clusters.composition()[:, 0].argmax())
-    members = clusters.members(cluster)[0]
-    halves = [units.pair(layer, *PAIRS["trained"]) for units in (matched, scored)]
-    before = rotation_invariants(*halves)
+    largest = int(found["trained"].composition()[:, 0].argmax())
+    members = found["trained"].members(largest)[0]
+    first, second = (half["conv2", "trained"] for half in halves)
+    unexplained, correlation = stitched_and_matched(first, second)
     draws = lab.generator("rotations")
     for number in range(config.rotations):
-        turn = torch.eye(2 * width, dtype=torch.float64)
+        turn = torch.eye(first.x.units, dtype=torch.float64)
         q, r = torch.linalg.qr(torch.randn(len(members), len(members), dtype=torch.float64, generator=draws))
         turn[members[:, None], members] = q * r.diagonal().sign()  # so that all rotations are equally likely
-        after = rotation_invariants(*(rotated(half, turn) for half in halves))
-        change = ((after[0] - before[0]).abs() / before[0]).max()
-        lab.record(kind="rotation", number=number, turned=len(members), change=change, drop=before[1] - after[1])
+        after, lower = stitched_and_matched(first.mapped(turn), second.mapped(turn))
+        change = ((after - unexplained).abs() / unexplained).max()
+        lab.record(kind="rotation", number=number, turned=len(members), change=change, drop=correlation - lower)
 
 
-def rotated(pair: CrossMoments, turn: Tensor) -> CrossMoments:
-    """The moments after a linear map of the units of both sides."""
-    p, turn = pair.x.units, turn.to(pair.cross)
-    scatter = torch.cat([torch.cat([pair.x.scatter, pair.cross], 1), torch.cat([pair.cross.T, pair.y.scatter], 1)])
-    joint = Moments(pair.count, torch.cat([pair.x.mean, pair.y.mean]), scatter, pair.x.resolution)
-    return joint.mapped(turn).between(slice(0, p), slice(p, joint.units))
-
-
-def rotation_invariants(matched: CrossMoments, scored: CrossMoments) -> tuple[Tensor, float]:
+def stitched_and_matched(matched: CrossMoments, scored: CrossMoments) -> tuple[Tensor, float]:
     """What least squares leaves unexplained of each unit, and the mean correlation of matched ones, held out."""
     unexplained = sparse_stitch(matched, 0).fraction_unexplained(scored)
     return unexplained, float(match_units(matched).on(scored).score.mean())
@@ -367,7 +345,7 @@ def of_units(e: Evidence[Protocol], layer: str, column: str = "score", pair: str
 )
 def some_units_are_shared(e: Evidence[Protocol]) -> Rule:
     """Matched units of conv1 correlate by more than 0.1 more than before training, and than shuffled samples do."""
-    above = {pair: mean(of_units(e, "conv1") - of_units(e, "conv1", pair=pair)) for pair in list(PAIRS)[2:]}
+    above = {pair: mean(of_units(e, "conv1") - of_units(e, "conv1", pair=pair)) for pair in list(PAIRS)[3:]}
     return all_of(
         (above["before training"] > 0.1).named("above networks before training"),
         (above["samples in random order"] > 0.1).named("above shuffled samples"),
@@ -448,14 +426,16 @@ def few_units_suffice(e: Evidence[Protocol]) -> Rule:
 )
 def clusters_mix_networks(e: Evidence[Protocol]) -> Rule:
     """More clusters hold a fifth or more of either network's units when both were trained on the true labels."""
-    true, permuted = (e[pairs].at(kind="clusters", pair=pair) for pair in ("trained", "one on permuted labels"))
+    true = e[pairs].at(kind="clusters", pair="trained")
+    permuted = e[pairs].at(kind="clusters", pair=["one on permuted labels", "other on permuted labels"]).per("seed")
     return (
-        (mean(true["mixing"] - permuted["mixing"]) > 0)
+        (mean(true["mixing"] - permuted.mean("mixing")) > 0)
         .named("share of mixed clusters")
         .also(
             **{"mixed, trained": mean(true["mixing"])},
-            **{"mixed, one on permuted labels": mean(permuted["mixing"])},
+            **{"mixed, one on permuted labels": mean(permuted.mean("mixing"))},
             **{"mixed by chance, trained": mean(true["chance"])},
+            **{"mixed by chance, one on permuted labels": mean(permuted.mean("chance"))},
         )
     )
 
@@ -501,7 +481,15 @@ def units_by_rank(e: Evidence[Protocol], axes: Axes) -> None:
             axes.plot(*Table(tenths).curve("tenth", "score"), style, color=colour, label=label)
     axes.plot([], [], ":", color="0.3", label="before training")
     axes.set(xlabel="share of units, best matched first", ylabel="correlation with the matched unit", ylim=(None, 1.02))
-    axes.legend(frameon=False, fontsize="small")
+    axes.legend(frameon=False, fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
+
+
+@study.figure
+def clusters_of_two_networks(e: Evidence[Protocol], axes: Axes) -> None:
+    """Units in each cluster of conv2, of the first network upwards and of the second downwards, in seed 0."""
+    e.saved("pairs", "clusters, trained", seed=0).plot(axes, ("first network", "second network"))
+    axes.set(xlabel="cluster, by size", ylabel="units of conv2")
+    axes.legend(frameon=False)
 
 
 @study.figure
@@ -511,11 +499,11 @@ def layers_and_nulls(e: Evidence[Protocol], axes: Axes) -> None:
     layers = list(rows.frame["layer"].unique())
     for place, pair in enumerate(PAIRS):
         means = rows.at(pair=pair).frame.groupby(["layer", "seed"])["score"].mean().unstack().loc[layers]
-        at = [x + 0.06 * (place - 2) for x in range(len(layers))]
+        at = [x + 0.06 * (place - 2.5) for x in range(len(layers))]
         axes.plot(at, means.mean(axis=1), "o", color=f"C{place}", label=pair)
         axes.vlines(at, means.min(axis=1), means.max(axis=1), color=f"C{place}", alpha=0.5)
     axes.set_xticks(range(len(layers)), layers)
-    axes.set(xlabel="layer", ylabel="mean correlation of matched units")
+    axes.set(xlabel="layer", ylabel="mean correlation of matched units, held out")
     axes.legend(frameon=False, fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
 
 
