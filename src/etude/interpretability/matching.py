@@ -17,6 +17,7 @@ Source: Li, Yosinski, Clune, Lipson and Hopcroft, Convergent Learning, ICLR 2016
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
@@ -47,6 +48,9 @@ __all__ = [
 ]
 
 By = Literal["signed", "absolute"]
+
+_COPIES = 4_096
+"""Up to so many units a side a transport is an assignment of copies; beyond, a linear program is faster."""
 
 
 # ---- one to one ------------------------------------------------------------------------------------------------------
@@ -214,9 +218,13 @@ def soft_match_units(moments: CrossMoments | Float[Tensor, "p q"], *, by: By = "
     rows, columns = (side.nonzero()[:, 0] for side in varying)
     among = values[rows][:, columns].cpu().numpy()
     p, q = among.shape
-    if p == q:
+    size = math.lcm(p, q)
+    if size <= _COPIES:
+        # As many copies of each unit as make both sides equally long; then a permutation is optimal (Birkhoff).
+        copied = np.repeat(np.repeat(among, size // p, 0), size // q, 1)
+        chosen, partner = linear_sum_assignment(copied, maximize=True)
         shares = np.zeros((p, q))
-        shares[linear_sum_assignment(among, maximize=True)] = 1 / p
+        np.add.at(shares, (chosen // (size // p), partner // (size // q)), 1 / size)
     else:
         sums = sparse.vstack(
             [
