@@ -11,8 +11,9 @@ of each weight in random order, and the second network's units each with its sam
 What counts as independent: pairs that share a network are not, and with K networks neither are the K(K-1)/2 pairs nor,
 for a statistic of pairs, resampled networks, among which a network is paired with itself. So no pair of one seed shares
 a network with one of another: the seeds' values are independent and alike, and Student's t over them is exact for
-normal values. It costs more networks than all pairs of a few would (whose U-statistic has at best the same variance a
-network), and needs no approximation. What is measured within a seed (places, units, rotations) is averaged first.
+normal values. The U-statistic over all pairs of as many networks has at most this variance, and the same one where what
+networks contribute adds up, but its interval (jackknife) is an approximation with few networks. What is measured within
+a seed (places, units, rotations) is averaged first.
 
 The paper trains four AlexNets on ILSVRC-2012. Here convolutions of 32, 48 and 64 channels and a layer of 128 units see
 15,000 images of Fashion-MNIST three times, with Adam at 0.001, one value for all networks; it was not tuned, and no
