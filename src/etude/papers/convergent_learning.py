@@ -346,6 +346,7 @@ def of_units(e: Evidence[Protocol], layer: str, column: str = "score", pair: str
 )
 def some_units_are_shared(e: Evidence[Protocol]) -> Rule:
     """Matched units of conv1 correlate by more than 0.1 more than before training, and than shuffled samples do."""
+    trained = e[pairs].at(kind="network", network=["first", "second"])
     above = {pair: mean(of_units(e, "conv1") - of_units(e, "conv1", pair=pair)) for pair in list(PAIRS)[3:]}
     return all_of(
         (above["before training"] > 0.1).named("above networks before training"),
@@ -356,6 +357,7 @@ def some_units_are_shared(e: Evidence[Protocol]) -> Rule:
         **{"bias of scoring what was matched": mean(of_units(e, "conv1", "in_sample") - of_units(e, "conv1"))},
         **{"same partner by mutual information": mean(e[pairs].at(kind="information", layer="conv1")["agreement"])},
         **{"share of constant units": mean(of_units(e, "conv1", "constant"))},
+        **{"test accuracy": mean(trained.per("seed").mean("accuracy"))},
     )
 
 
