@@ -28,7 +28,7 @@ def run(quick: bool) -> list[Row]:
     torch.set_num_threads(1)
     return [
         *correlation(512 if quick else 4_096, 2 if quick else 12, 3 if quick else 1),
-        *memory(256 if quick else 1_024),
+        *memory(256 if quick else 2_048),
         *assignment([32] if quick else [96, 256], [64] if quick else [1_024, 4_096]),
         *transport((16, 24) if quick else (256, 384)),
         *lasso(2_000 if quick else 50_000, 16 if quick else 64, 3),
