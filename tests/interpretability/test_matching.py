@@ -83,6 +83,12 @@ def test_the_semi_matching_is_each_rows_greatest_and_never_worse():
     assert torch.equal(match.best, semi.score[match.units])
 
 
+def test_a_layer_is_matched_with_itself_without_the_identity():
+    x = torch.cat([correlated(), correlated() + 0.1 * randn(3_000, 6, seed=9)], 1)
+    match = match_units(Moments.of(x).correlation().fill_diagonal_(-1))
+    assert match.partners.tolist() == [*range(6, 12), *range(6)]
+
+
 def test_scores_on_other_data_are_those_of_the_same_pairs_and_without_bias():
     x, y = randn(100, 8, seed=1), randn(100, 8, seed=2)
     one, other = CrossMoments.of(x[:50], y[:50]), CrossMoments.of(x[50:], y[50:])

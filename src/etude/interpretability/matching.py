@@ -159,7 +159,8 @@ def match_units(
     with most, which others may take too.
 
     Args:
-        moments: joint moments of the units, or their correlations alone.
+        moments: joint moments of the units, or their correlations alone. For a layer's next of kin within itself, give
+            ``correlation().fill_diagonal_(-1)`` of its `Moments`.
         method: ``"matching"`` or ``"semi-matching"``.
         by: ``"signed"``, or ``"absolute"`` for activations without a sign of their own, such as a transformer's.
 
