@@ -1,5 +1,21 @@
 """What a network has learned: representations, and how those of two networks compare."""
 
+from etude.interpretability.matching import (
+    RunningMutualInformation,
+    SoftMatch,
+    Stitch,
+    UnitClusters,
+    UnitMatch,
+    match_units,
+    mutual_information,
+    percentile_edges,
+    soft_match_units,
+    sparse_stitch,
+    stitch_path,
+    unit_clusters,
+)
+from etude.interpretability.moments import CrossMoments, Moments, RunningCrossMoments, RunningMoments
+from etude.interpretability.nulls import random_features, shuffled, untrained
 from etude.interpretability.similarity import (
     cka_from_grams,
     cka_matrix,
@@ -9,5 +25,36 @@ from etude.interpretability.similarity import (
     linear_cka,
     rsa,
 )
+from etude.interpretability.units import flatten_units, unit_cross_moments, unit_moments
 
-__all__ = ["cka_from_grams", "cka_matrix", "cka_pairs", "error_consistency", "gram", "linear_cka", "rsa"]
+__all__ = [
+    "CrossMoments",
+    "Moments",
+    "RunningCrossMoments",
+    "RunningMoments",
+    "RunningMutualInformation",
+    "SoftMatch",
+    "Stitch",
+    "UnitClusters",
+    "UnitMatch",
+    "cka_from_grams",
+    "cka_matrix",
+    "cka_pairs",
+    "error_consistency",
+    "flatten_units",
+    "gram",
+    "linear_cka",
+    "match_units",
+    "mutual_information",
+    "percentile_edges",
+    "random_features",
+    "rsa",
+    "shuffled",
+    "soft_match_units",
+    "sparse_stitch",
+    "stitch_path",
+    "unit_clusters",
+    "unit_cross_moments",
+    "unit_moments",
+    "untrained",
+]
