@@ -7,6 +7,7 @@ hand. Importing this package imports neither torch nor any reader of files: they
 
 from etude.data import image_sets as _image_sets  # its loaders enter their names on import
 from etude.data.characters import Characters, omniglot
+from etude.data.elastic import elastic_deform
 from etude.data.image_data import ImageData, Part, images
 from etude.data.locate import DataStatus, available
 from etude.data.speech import SpokenDigits, Utterances, connected_digits, dial_tones, spoken_digits
@@ -23,6 +24,7 @@ __all__ = [
     "available",
     "connected_digits",
     "dial_tones",
+    "elastic_deform",
     "images",
     "omniglot",
     "spoken_digits",
