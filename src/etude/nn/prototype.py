@@ -524,16 +524,16 @@ class Explanation:
         if self.pictures is None or self.inputs.ndim != 4:
             raise ValueError("pictures: there is no decoder that shows prototypes as images (channels, height, width)")
         names = [str(k) for k in range(self.logits.shape[1])] if classes is None else list(classes)
-        margins, owners = self.margins()[index].tolist(), self.classes.tolist()
         best, second = self.logits[index].topk(2).indices.tolist()
+        order = self.squared_distances[index].argsort(stable=True)
+        margins, owners = self.margins()[index][order].tolist(), self.classes[order].tolist()
         axes.barh(range(len(margins)), margins, color=["C0" if value > 0 else "C1" for value in margins])
         axes.set_yticks(range(len(margins)), [names[k] for k in owners])
-        axes.invert_yaxis()
-        axes.set(xlabel=f"contribution to the logit of {names[best]} above {names[second]}", ylabel="prototype")
+        axes.set(xlabel=f"contribution to the logit of {names[best]} above {names[second]}", ylabel="nearest first")
         axes.set_ylim(len(margins) - 0.4, -0.35 * len(margins))
         shown = [("input", self.inputs[index])]
-        nearest = self.nearest[index].tolist()
-        shown += [(f"{names[owners[j]]}: {self.squared_distances[index, j]:.2f}", self.pictures[j]) for j in nearest]
+        for k, j in zip(owners, self.nearest[index].tolist()):
+            shown.append((f"{names[k]}: {self.squared_distances[index, j]:.2f}", self.pictures[j]))
         for place, (title, picture) in enumerate(shown):
             inset = axes.inset_axes((place / len(shown), 0.78, 0.9 / len(shown), 0.2))
             inset.imshow(picture.detach().cpu().movedim(0, -1).squeeze(-1).numpy(), cmap="gray", vmin=0, vmax=1)
