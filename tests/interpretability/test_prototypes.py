@@ -41,7 +41,8 @@ def chunks(data, size):
 def test_the_report_is_its_definitions(model, data, size):
     report = faithfulness_report(model, chunks(data, size), neighbours=5, pairs=20)
     x, y = data
-    codes, p, classes = model.encoder(x).detach(), model.prototypes.detach(), model.weight.argmin(1)
+    model.requires_grad_(False)
+    codes, p, classes = model.encoder(x), model.prototypes, model.weight.argmin(1)
     d = squared_distances(codes, p)
     votes = [torch.bincount(y[d[:, j].argsort()[:5]], minlength=3).argmax().item() for j in range(4)]
     assert report.prototypes["vote"].tolist() == votes

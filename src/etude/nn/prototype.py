@@ -104,6 +104,9 @@ def squared_distances(a: Float[Tensor, "n q"], b: Float[Tensor, "m q"]) -> Float
     Args:
         a: (n, q).
         b: (m, q), on the same device.
+
+    Raises:
+        ValueError: other shapes.
     """
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]:
         raise ValueError(f"a, b: shapes {tuple(a.shape)} and {tuple(b.shape)}; (n, q) and (m, q) are accepted")
@@ -215,7 +218,7 @@ class PrototypeModel(nn.Module):
             ValueError: codes of another shape than `code_shape`, or, with a decoder that ends in a sigmoid, inputs
                 outside [0, 1] (on an accelerator only the first batch is looked at).
         """
-        if self._within_one and not torch.compiler.is_compiling() and not (self._examined and x.is_cuda):
+        if self._within_one and not torch.compiler.is_compiling() and not (self._examined and x.device.type != "cpu"):
             low, high = map(float, torch.aminmax(x.detach())) if x.numel() else (0.0, 0.0)
             self._examined = True
             if not (low >= -_ROUNDING and high <= 1 + _ROUNDING):
@@ -266,7 +269,7 @@ class PrototypeModel(nn.Module):
             return self.decode(self.prototypes)
 
     def nearest_examples(self, loader: Batches, k: int = 1) -> NearestExamples:
-        """The examples whose codes are nearest to each prototype, in one pass that keeps k an prototype.
+        """The examples whose codes are nearest to each prototype, in one pass that keeps `k` of each.
 
         Args:
             loader: batches of inputs, or of inputs and labels; ``[(x, y)]`` for tensors.
@@ -277,26 +280,24 @@ class PrototypeModel(nn.Module):
         """
         if k < 1:
             raise ValueError(f"k={k}: give a number of at least 1")
-        kept: list[Tensor] = []  # distances, indices, codes, examples, labels
+        best = self.prototypes.detach()[:, :0]  # squared distances
+        kept: list[Tensor] = []  # indices, codes, examples, perhaps labels
         seen = 0
         with evaluating(self):
             for x, y in batches(loader, self.prototypes.device):
                 codes = self.encode(x)
-                numbers = torch.arange(seen, seen + len(x), device=codes.device)
-                own = [numbers, codes, x] + ([] if y is None else [y])
-                new = [
-                    squared_distances(self.prototypes, codes),
-                    *(t.expand(len(self.prototypes), *t.shape) for t in own),
-                ]
-                seen += len(x)
-                if kept:
-                    new = [torch.cat(pair, 1) for pair in zip(kept, new)]
-                order = new[0].sort(dim=1, stable=True).indices[:, :k]
-                rows = torch.arange(len(order), device=order.device)[:, None]
-                kept = [t[rows, order] for t in new]
+                distances = torch.cat([best.to(codes), squared_distances(self.prototypes, codes)], 1)
+                distances, order = distances.sort(dim=1, stable=True)
+                best, order, old = distances[:, :k], order[:, :k], best.shape[1]
+                new = [torch.arange(seen, seen + len(x), device=codes.device), codes, x] + ([] if y is None else [y])
+                new = [t[(order - old).clamp(min=0)] for t in new]
+                prototype, place = torch.nonzero(order < old, as_tuple=True)  # those that were nearer before
+                for t, before in zip(new, kept):
+                    t[prototype, place] = before[prototype, order[prototype, place]]
+                kept, seen = new, seen + len(x)
         if seen < k:
             raise ValueError(f"loader: it gives {seen} examples; at least k={k} are needed")
-        return NearestExamples(kept[1], kept[0], kept[3], kept[4] if len(kept) > 4 else None, kept[2])
+        return NearestExamples(kept[0], best, kept[2], kept[3] if len(kept) > 3 else None, kept[1])
 
     @torch.no_grad()
     def project_prototypes(self, loader: Batches) -> NearestExamples:

@@ -456,7 +456,8 @@ def what_the_terms_do(e: Evidence[Protocol], axes: Axes) -> None:
         rows = e[learn].at(condition=condition)
         axes.loglog(rows["spread"], rows["realism"], "o", color=f"C{place}", alpha=0.8, label=label)
     axes.axhline(of(e, "full", "mean_image").mean(), color="0.6", linestyle=":", label="the mean image")
-    axes.set(xlabel="distance of test images to the nearest prototype", ylabel="distance of prototypes to an image")
+    axes.set(xlabel="test image to nearest prototype, squared (code variance = 1)")
+    axes.set(ylabel="prototype to nearest image (image to image = 1)")
     axes.legend(frameon=False)
 
 
