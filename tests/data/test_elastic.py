@@ -12,7 +12,7 @@ from etude.data.elastic import resample
 def by_scipy(images, sigma, alpha, generator):
     """Image by image, as the authors do, but fading at the edge."""
     n, channels, height, width = images.shape
-    noise = 2 * torch.rand(n, 2, height, width, generator=generator).to(images).numpy() - 1
+    noise = torch.empty(n, 2, height, width).uniform_(-1, 1, generator=generator).double().numpy()
     rows, columns = np.mgrid[0:height, 0:width]
     made = np.empty_like(images.numpy())
     for i in range(n):

@@ -129,7 +129,7 @@ def test_a_decoder_can_be_made_to_show_anything_while_nothing_is_decided_otherwi
     assert found.changed_predictions == found.changed_logits == 0
     shown = found.decoder(model.prototypes[2].unflatten(0, code_shape)[None])[0]
     assert torch.allclose(shown, found.shown)
-    assert found.error == pytest.approx(float((shown - x[0]).square().sum() / x[0].square().sum()), rel=1e-5)
+    assert found.error == pytest.approx(float(((shown - x[0]).square().sum() / x[0].square().sum()).detach()), rel=1e-5)
     output = model(x)
     assert found.reconstruction[0] == pytest.approx(float((output.reconstruction - x).square().sum() / 40), rel=1e-5)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())

@@ -96,7 +96,7 @@ def test_an_objective_without_a_term_ignores_it():
 
 
 def test_a_network_ends_with_the_weights_of_its_best_epoch():
-    config = SMOKE.model_copy(update={"train": 200, "epochs": 3, "learning_rate": 0.01})
+    config = SMOKE.model_copy(update={"train": 200, "epochs": 3, "learning_rate": 0.01, "decay": False})
     data, model = pictures(config), network(lab(), config, "full", 10)
     epoch, accuracy = fit(lab(), config, model, CONDITIONS["full"], data)
     x, y = data.validation.x, data.validation.y

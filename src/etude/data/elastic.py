@@ -61,9 +61,8 @@ def elastic_deform(
         raise ValueError(f"alpha={alpha!r}: give a number of pixels of at least 0")
     n, _, height, width = images.shape
     device = images.device if generator is None else generator.device
-    fields = torch.rand(n, 2, height, width, generator=generator, device=device).to(images)
-    fields = _blur(height, sigma, images) @ (2 * fields - 1) @ _blur(width, sigma, images).T
-    return resample(images, alpha * fields)
+    fields = torch.empty(n, 2, height, width, device=device).uniform_(-1, 1, generator=generator).to(images)
+    return resample(images, alpha * _blur(height, sigma, images) @ fields @ _blur(width, sigma, images).T)
 
 
 def resample(
@@ -78,11 +77,13 @@ def resample(
     import torch
 
     height, width = images.shape[2:]
-    rows = torch.arange(height, dtype=images.dtype, device=images.device)[:, None] + displacements[:, 0]
-    columns = torch.arange(width, dtype=images.dtype, device=images.device) + displacements[:, 1]
     # grid_sample wants (right, down), with -1 and 1 at the outer edges of the first and last pixel.
-    grid = torch.stack(((2 * columns + 1) / width - 1, (2 * rows + 1) / height - 1), dim=-1)
-    return torch.nn.functional.grid_sample(images, grid, align_corners=False)
+    down, right = (
+        (2 * torch.arange(size, dtype=images.dtype, device=images.device) + 1) / size - 1 for size in (height, width)
+    )
+    rows = torch.add(down[:, None], displacements[:, 0], alpha=2 / height)
+    columns = torch.add(right, displacements[:, 1], alpha=2 / width)
+    return torch.nn.functional.grid_sample(images, torch.stack((columns, rows), dim=-1), align_corners=False)
 
 
 def _blur(size: int, sigma: float, like: Tensor) -> Tensor:

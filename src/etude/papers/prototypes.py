@@ -29,6 +29,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, pad
+from torch.optim.lr_scheduler import LambdaLR
 
 from etude.data import ImageData, Part, elastic_deform, images
 from etude.interpretability import PostHocPrototypes, faithfulness_report, manipulate_decoder
@@ -56,6 +57,7 @@ from etude.study import (
     mean,
     ratio,
 )
+from etude.training import Constant, LinearDecay
 
 
 class Protocol(Config):
@@ -77,6 +79,8 @@ class Protocol(Config):
     """Adam's, of networks with prototypes."""
     plain_learning_rate: float = 2e-3
     """Adam's, of networks with a linear head."""
+    decay: bool = True
+    """Whether learning rates fall in a straight line to zero; or stay."""
     deviation: float | None = 0.01
     """Standard deviation of the initial filters; None for Glorot's."""
     prototypes: int = 15
@@ -124,7 +128,10 @@ study = Study(
         ),
         "laptop": Protocol(),
         "extended": Protocol(train=55_000, validation=5_000, test=10_000, epochs=30, seeds=10),
-        "paper": Protocol(data="mnist", train=55_000, validation=5_000, test=10_000, epochs=1_500),
+        "paper": Protocol(
+            data="mnist", train=55_000, validation=5_000, test=10_000, epochs=1_500, batch=250, learning_rate=2e-3,
+            plain_learning_rate=2e-3, decay=False, deviation=0.01,
+        ),
     },
 )  # fmt: skip
 
@@ -189,6 +196,8 @@ def fit(lab: Lab, config: Protocol, model: Network, terms: Terms, data: ImageDat
     """Train on bent images; the model ends with the weights of its best epoch by validation accuracy."""
     rate = config.learning_rate if terms.prototypes else config.plain_learning_rate
     adam = torch.optim.Adam(model.parameters(), lr=rate, fused=True)
+    steps = config.epochs * -(-len(data.train) // config.batch)
+    falling = LambdaLR(adam, LinearDecay(steps) if config.decay else Constant())
     orders, bends = lab.generator("order"), lab.generator("bends")
     best, best_epoch, best_state = -1.0, 0, copy.deepcopy(model.state_dict())
     for epoch in lab.track(range(1, config.epochs + 1), "epochs"):
@@ -199,6 +208,7 @@ def fit(lab: Lab, config: Protocol, model: Network, terms: Terms, data: ImageDat
             adam.zero_grad()
             loss.backward()
             adam.step()
+            falling.step()
         with torch.no_grad():
             predicted = torch.cat([model.classify(model.encode(x)).argmax(1) for x in data.validation.x.split(500)])
         accuracy = float((predicted == data.validation.y).double().mean())
@@ -212,7 +222,7 @@ def fit(lab: Lab, config: Protocol, model: Network, terms: Terms, data: ImageDat
 def learn(lab: Lab, config: Protocol, *, condition: str) -> None:
     """Train one network, and measure what its prototypes, learned or found afterwards, stand for."""
     data = pictures(config).to(lab.device)
-    model = network(lab, config, condition, len(data.classes)).to(lab.device)
+    model = network(lab, config, condition, len(data.classes)).to(lab.device, memory_format=torch.channels_last)
     epoch, validation_accuracy = fit(lab, config, model, CONDITIONS[condition], data)
     seen, held_out = ([*zip(part.x.split(500), part.y.split(500))] for part in (data.train, data.test))
     if isinstance(model, Plain):
