@@ -71,21 +71,21 @@ class Protocol(Config):
     """Images by which the epoch is chosen."""
     test: int = 5_000
     """Images on which results are measured."""
-    epochs: int = 8
+    epochs: int = 9
     """Passes over the training images."""
-    batch: int = 250
+    batch: int = 100
     """Images a step; R1 is a minimum over them."""
-    learning_rate: float = 2e-3
+    learning_rate: float = 4e-3
     """Adam's, of networks with prototypes."""
-    plain_learning_rate: float = 2e-3
+    plain_learning_rate: float = 8e-3
     """Adam's, of networks with a linear head."""
     decay: bool = True
     """Whether learning rates fall in a straight line to zero; or stay."""
-    deviation: float | None = 0.01
+    deviation: float | None = None
     """Standard deviation of the initial filters; None for Glorot's."""
     prototypes: int = 15
     """Prototypes, learned or found by k-means."""
-    alpha: float = 20.0
+    bending: float = 20.0
     """How far training images are bent, in pixels before smoothing; 0 leaves them as they are."""
     draws: int = 20
     """Random models on which the identities are checked."""
@@ -203,7 +203,7 @@ def fit(lab: Lab, config: Protocol, model: Network, terms: Terms, data: ImageDat
     for epoch in lab.track(range(1, config.epochs + 1), "epochs"):
         order = torch.randperm(len(data.train), generator=orders)
         for index in order.to(lab.device).split(config.batch):
-            x = elastic_deform(data.train.x[index], alpha=config.alpha, generator=bends)
+            x = elastic_deform(data.train.x[index], alpha=config.bending, generator=bends)
             loss = objective(model, terms, x, data.train.y[index])
             adam.zero_grad()
             loss.backward()
