@@ -8,6 +8,7 @@ torch nor any reader of files: they come with the first set loaded.
 
 from etude.data import image_sets as _image_sets  # its loaders enter their names on import
 from etude.data.characters import Characters, omniglot
+from etude.data.elastic import elastic_deform
 from etude.data.image_data import ImageData, Part, images
 from etude.data.induction import (
     InductionProblem,
@@ -56,6 +57,7 @@ __all__ = [
     "available",
     "connected_digits",
     "dial_tones",
+    "elastic_deform",
     "folio",
     "images",
     "linc_labels",

@@ -16,6 +16,14 @@ from etude.interpretability.matching import (
 )
 from etude.interpretability.moments import CrossMoments, Moments, RunningCrossMoments, RunningMoments
 from etude.interpretability.nulls import random_features, shuffled, untrained
+from etude.interpretability.prototypes import (
+    DecoderManipulation,
+    FaithfulnessReport,
+    PostHocPrototypes,
+    faithfulness_report,
+    manipulate_decoder,
+    nearest_image_distance,
+)
 from etude.interpretability.similarity import (
     cka_from_grams,
     cka_matrix,
@@ -29,7 +37,10 @@ from etude.interpretability.units import flatten_units, unit_cross_moments, unit
 
 __all__ = [
     "CrossMoments",
+    "DecoderManipulation",
+    "FaithfulnessReport",
     "Moments",
+    "PostHocPrototypes",
     "RunningCrossMoments",
     "RunningMoments",
     "RunningMutualInformation",
@@ -41,11 +52,14 @@ __all__ = [
     "cka_matrix",
     "cka_pairs",
     "error_consistency",
+    "faithfulness_report",
     "flatten_units",
     "gram",
     "linear_cka",
+    "manipulate_decoder",
     "match_units",
     "mutual_information",
+    "nearest_image_distance",
     "percentile_edges",
     "random_features",
     "rsa",

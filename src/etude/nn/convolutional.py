@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
 
 from etude.nn.initialization import glorot_initialise_
 
-__all__ = ["conv_n", "convolutional"]
+__all__ = ["Autoencoder", "conv_n", "convolutional", "convolutional_autoencoder"]
 
 
 def convolutional(
@@ -88,3 +91,91 @@ def conv_n(
         raise ValueError(f"depth={depth!r}: give 2, 4 or 6")
     blocks = [(64, 64), (128, 128), (256, 256)][: depth // 2]
     return convolutional(channels, size, blocks, (256, 256), outputs, generator=generator)
+
+
+class Autoencoder(NamedTuple):
+    """An encoder with the decoder that mirrors it.
+
+    Attributes:
+        encoder: (n, channels, size, size) -> (n, *code_shape).
+        decoder: (n, *code_shape) -> (n, channels, size, size).
+        code_shape: of one example's code.
+    """
+
+    encoder: nn.Sequential
+    decoder: nn.Sequential
+    code_shape: tuple[int, int, int]
+
+
+def convolutional_autoencoder(
+    channels: int = 1,
+    size: int = 28,
+    maps: Sequence[int] = (32, 32, 32, 10),
+    *,
+    deviation: float | None = 0.01,
+    generator: torch.Generator | None = None,
+) -> Autoencoder:
+    """3x3 convolutions of stride 2, a ReLU after each, and the transposed convolutions that undo their sizes.
+
+    A side of s pixels becomes ceil(s / 2), padded as TensorFlow's ``SAME`` does: nothing before and one zero after an
+    even side, one on both ends of an odd one. The decoder's layers are the transposes of such convolutions, a ReLU
+    between them and a sigmoid at the end. At the defaults sides are 28, 14, 7, 4, 2 and a code has 40 numbers.
+
+    Args:
+        channels: of an image.
+        size: pixels on a side.
+        maps: feature maps of each layer of the encoder.
+        deviation: standard deviation of the initial weights, drawn from a normal distribution; None for Gaussian
+            Glorot. Biases are zero.
+        generator: where the weights are drawn from; by default torch's own.
+
+    Raises:
+        ValueError: a number below 1, no `maps`, or a `deviation` that is not positive.
+
+    Source: Li, Liu, Chen and Rudin, AAAI 2018 (arXiv 1710.04806), the authors' program for MNIST.
+    """
+    for name, value in {"channels": channels, "size": size, **{f"maps[{i}]": m for i, m in enumerate(maps)}}.items():
+        if value < 1:
+            raise ValueError(f"{name}={value}: give a number of at least 1")
+    if not maps:
+        raise ValueError("maps: none were given; give the feature maps of at least one layer")
+    if deviation is not None and not deviation > 0:
+        raise ValueError(f"deviation={deviation!r}: give a positive number, or None for Glorot's")
+    widths, sides = [channels, *maps], [size]
+    for _ in maps:
+        sides.append(-(-sides[-1] // 2))
+    down = [_Halving(a, b, side) for a, b, side in zip(widths, widths[1:], sides)]
+    up = [_Doubling(b, a, side) for a, b, side in reversed(list(zip(widths, widths[1:], sides)))]
+    encoder = nn.Sequential(*(layer for convolution in down for layer in (convolution, nn.ReLU())))
+    decoder = nn.Sequential(*(layer for convolution in up for layer in (convolution, nn.ReLU())))
+    decoder[-1] = nn.Sigmoid()
+    for network in (encoder, decoder):
+        glorot_initialise_(network, generator)
+        if deviation is not None:
+            for layer in network[::2]:
+                nn.init.normal_(layer.weight, std=deviation, generator=generator)
+    return Autoencoder(encoder, decoder, (maps[-1], sides[-1], sides[-1]))
+
+
+class _Halving(nn.Conv2d):
+    """A 3x3 convolution of stride 2 on images of one size, padded as ``SAME``."""
+
+    def __init__(self, inputs: int, outputs: int, size: int) -> None:
+        super().__init__(inputs, outputs, 3, stride=2, padding=size % 2)
+        self.even = size % 2 == 0
+
+    def forward(self, x: Float[Tensor, "n inputs size size"]) -> Float[Tensor, "n outputs half half"]:
+        """Halve the images."""
+        return super().forward(functional.pad(x, (0, 1, 0, 1)) if self.even else x)
+
+
+class _Doubling(nn.ConvTranspose2d):
+    """The transpose of a 3x3 convolution of stride 2 that reads images of the given size."""
+
+    def __init__(self, inputs: int, outputs: int, size: int) -> None:
+        super().__init__(inputs, outputs, 3, stride=2, padding=size % 2)
+        self.size = size
+
+    def forward(self, x: Float[Tensor, "n inputs half half"]) -> Float[Tensor, "n outputs size size"]:  # type: ignore[override]
+        """Double the images; what falls behind an even side is cut off."""
+        return super().forward(x)[..., : self.size, : self.size]
