@@ -1,6 +1,6 @@
 """Architectures and initialisations."""
 
-from etude.nn.activations import ActivationTap, activations
+from etude.nn.activations import ActivationTap, activations, stream_activations
 from etude.nn.audio import LogMel, StreamingConvNet, mel_filters
 from etude.nn.convolutional import conv_n, convolutional
 from etude.nn.initialization import glorot_initialise_, glorot_normal_
@@ -39,4 +39,5 @@ __all__ = [
     "position_encoding",
     "rotate",
     "sinusoidal_positions",
+    "stream_activations",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any
 
@@ -15,7 +15,7 @@ from etude.errors import suggest
 
 Layers = Iterable[str] | Callable[[str, nn.Module], bool] | None
 
-__all__ = ["ActivationTap", "activations", "unwrap"]
+__all__ = ["ActivationTap", "activations", "stream_activations", "unwrap"]
 
 
 class ActivationTap:
@@ -169,6 +169,100 @@ def activations(
     with ActivationTap(model, layers, detach=detach) as tap:
         model(*inputs, **keywords)
         return tap.activations
+
+
+def stream_activations(
+    model: nn.Module | Mapping[str, nn.Module],
+    loader: Iterable[Any],
+    layers: Layers = None,
+    *,
+    forward: Callable[[nn.Module, Any], object] | None = None,
+) -> Iterator[dict[str, Tensor]]:
+    """Run a network over a loader and yield what its layers put out, batch after batch.
+
+    In evaluation mode and without gradients; the mode of every module is put back before a batch is yielded. Only one
+    batch is held, so the data may be larger than memory.
+
+    Args:
+        model: any module, on any device; batches are moved to that of its first parameter. Several by name all see
+            each batch, and their layers are called ``"name.layer"``.
+        loader: batches: tensors (``x.split(500)`` makes them of one tensor); tuples or lists, of which the first entry
+            is the input; or mappings, whose entries are handed over as keywords.
+        layers: which, as for `ActivationTap`.
+        forward: how a batch is run, where that is not enough: called with the model and the batch as it came, on its
+            own device.
+
+    Yields:
+        Activations by layer, as `ActivationTap.activations`.
+
+    Raises:
+        TypeError: `loader` is a tensor or cannot be gone through; `model` and `layers` as for `ActivationTap`.
+        ValueError: an unknown layer or one that does not run, one module under two names, or a loader without batches.
+    """
+    if isinstance(loader, Tensor) or not isinstance(loader, Iterable):
+        raise TypeError(
+            f"loader: a {type(loader).__name__} was given; an iterable of batches is accepted, such as a DataLoader or "
+            "x.split(500)"
+        )
+    run = forward or _run
+    if isinstance(model, Mapping):
+        model, run = _SideBySide(model, run), _SideBySide.__call__
+    layers = layers if layers is None or callable(layers) or isinstance(layers, str) else list(layers)
+    _find(unwrap(model), layers)
+    return _stream(model, loader, layers, run)
+
+
+def _stream(
+    model: nn.Module, loader: Iterable[Any], layers: Layers, run: Callable[[nn.Module, Any], object]
+) -> Iterator[dict[str, Tensor]]:
+    modes = [(module, module.training) for module in model.modules()]
+    batches = 0
+    with ActivationTap(model, layers, detach=True) as tap:
+        for batch in loader:
+            model.eval()
+            try:
+                with torch.no_grad():
+                    run(model, batch)
+            finally:
+                for module, training in modes:
+                    module.training = training
+            found = tap.activations
+            tap.clear()
+            yield found
+            batches += 1
+    if not batches:
+        raise ValueError("loader: it gave no batches; at least one is accepted")
+
+
+class _SideBySide(nn.Module):
+    """Several networks that see the same batch."""
+
+    def __init__(self, models: Mapping[str, nn.Module], run: Callable[[nn.Module, Any], object]) -> None:
+        super().__init__()
+        inner = {name: unwrap(model) for name, model in models.items()}
+        if not inner or len({id(model) for model in inner.values()}) < len(inner):
+            raise ValueError(
+                f"model: {len(inner)} names were given; at least one is accepted, each with its own module"
+            )
+        for name, model in inner.items():
+            self.add_module(name, model)
+        self._run = run
+
+    def forward(self, batch: Any) -> None:
+        for model in self.children():
+            self._run(model, batch)
+
+
+def _run(model: nn.Module, batch: Any) -> None:
+    device = next((parameter.device for parameter in model.parameters()), None)
+
+    def here(value: Any) -> Any:
+        return value.to(device, non_blocking=True) if isinstance(value, Tensor) and device is not None else value
+
+    if isinstance(batch, Mapping):
+        model(**{name: here(value) for name, value in batch.items()})
+    else:
+        model(here(batch[0] if isinstance(batch, tuple | list) else batch))
 
 
 def unwrap(model: nn.Module) -> nn.Module:
