@@ -1,7 +1,28 @@
 """What a network has learned: representations, and how those of two networks compare."""
 
+from etude.interpretability.interaction_graph import (
+    GraphModules,
+    SmallestSet,
+    edges_needed,
+    fourier_terms,
+    interaction_modules,
+    subspace_overlaps,
+)
+from etude.interpretability.jacobian import jacobians, stream_vector_jacobian_products, vector_jacobian_products
+from etude.interpretability.local_interaction import (
+    InteractionBasis,
+    InteractionEdges,
+    ablate_directions,
+    ablate_edges,
+    interaction_basis,
+    interaction_edges,
+    neuron_basis,
+    pca_basis,
+    random_basis,
+)
 from etude.interpretability.moments import CrossMoments, Moments, RunningCrossMoments, RunningMoments
 from etude.interpretability.nulls import random_features, shuffled, untrained
+from etude.interpretability.sections import Section, split_module
 from etude.interpretability.similarity import (
     cka_from_grams,
     cka_matrix,
@@ -15,20 +36,40 @@ from etude.interpretability.units import flatten_units, unit_cross_moments, unit
 
 __all__ = [
     "CrossMoments",
+    "GraphModules",
+    "InteractionBasis",
+    "InteractionEdges",
     "Moments",
     "RunningCrossMoments",
     "RunningMoments",
+    "Section",
+    "SmallestSet",
+    "ablate_directions",
+    "ablate_edges",
     "cka_from_grams",
     "cka_matrix",
     "cka_pairs",
+    "edges_needed",
     "error_consistency",
     "flatten_units",
+    "fourier_terms",
     "gram",
+    "interaction_basis",
+    "interaction_edges",
+    "interaction_modules",
+    "jacobians",
     "linear_cka",
+    "neuron_basis",
+    "pca_basis",
+    "random_basis",
     "random_features",
     "rsa",
     "shuffled",
+    "split_module",
+    "stream_vector_jacobian_products",
+    "subspace_overlaps",
     "unit_cross_moments",
     "unit_moments",
     "untrained",
+    "vector_jacobian_products",
 ]
