@@ -43,7 +43,8 @@ class SmallestSet:
     Attributes:
         count: where bisection ended: enough, where one less is not.
         smallest: the fewest of all counts tried that are enough; below `count` where the score is not monotone.
-        sustained: the fewest from which on every count tried is enough; above `count` where it is not monotone.
+        sustained: one more than the largest of all counts tried that is not enough; above `count` where the score is
+            not monotone.
         least_score: what counts as enough.
         scores: the score of every count tried.
     """
@@ -136,8 +137,7 @@ def edges_needed(
                 enough(count)
     good = [count for count, value in scores.items() if value >= least]
     bad = [count for count, value in scores.items() if value < least]
-    sustained = min(count for count in good if count > max(bad, default=-1))
-    return SmallestSet(high, min(good), sustained, least, scores)
+    return SmallestSet(high, min(good), max(bad, default=-1) + 1, least, scores)
 
 
 @dataclass(frozen=True, eq=False)

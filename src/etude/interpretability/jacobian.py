@@ -17,8 +17,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 __all__ = ["jacobians", "stream_vector_jacobian_products", "vector_jacobian_products"]
 
-_NUMBERS = 2**22
-"""Numbers in the products of a chunk, where its size is not given: 32 MB in double precision."""
+_NUMBERS = {"cpu": 2**18}
+"""Numbers in the products of a chunk, where its size is not given: what stays in a processor's cache."""
+_NUMBERS_ELSEWHERE = 2**26
+"""The same on a device that needs much work at once: half a gigabyte in double precision."""
 
 
 def vector_jacobian_products(
@@ -36,7 +38,7 @@ def vector_jacobian_products(
         function: f, (n, *in) -> (n, *out); row k of its result depends on row k of `x` alone.
         x: where it is differentiated, (n, *in).
         vectors: v, (r, *out), the same for all samples, or (r, n, *out).
-        chunk: vectors in a backward pass; by default so many that their products hold four million numbers.
+        chunk: vectors in a backward pass; by default so many that their products stay in a processor's cache.
 
     Returns:
         The products, (r, n, *in), in the type of `x`. They carry no graph.
@@ -84,7 +86,8 @@ def stream_vector_jacobian_products(
                 f"vectors: shape {tuple(vectors.shape)} was given; (r, {', '.join(map(str, output.shape[1:]))}) is "
                 f"accepted, or (r, {', '.join(map(str, output.shape))}) with vectors of each sample's own"
             )
-        size = chunk or max(1, _NUMBERS // max(x.numel(), output.numel()))
+        numbers = _NUMBERS.get(x.device.type, _NUMBERS_ELSEWHERE)
+        size = chunk or max(1, numbers // max(x.numel(), output.numel()))
         # What a backward pass gives out first is a tuple with one entry an argument of the function.
         batched = torch.func.vmap(lambda vector: pull_back(vector)[0])
         for some in vectors.to(output).split(size):

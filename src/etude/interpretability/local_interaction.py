@@ -105,8 +105,9 @@ class InteractionBasis:
             layer: the number l of the node layer.
             activation: f, its last axis the layer's units.
         """
-        mean, matrix = self.mean[layer].to(activation), self.to_basis[layer].to(activation)
-        return (activation - mean) @ matrix
+        # In the basis's own precision: where a unit hardly varies, coordinates are differences of large numbers.
+        matrix = self.to_basis[layer].to(activation.device)
+        return ((activation.to(matrix) - self.mean[layer].to(matrix)) @ matrix).to(activation)
 
     def inverse(self, layer: int, coordinates: Float[Tensor, "*batch k"]) -> Float[Tensor, "*batch d"]:
         """Activations from coordinates.
