@@ -17,7 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 __all__ = ["jacobians", "stream_vector_jacobian_products", "vector_jacobian_products"]
 
-_NUMBERS = {"cpu": 2**18}
+_NUMBERS = {"cpu": 2**16}
 """Numbers in the products of a chunk, where its size is not given: what stays in a processor's cache."""
 _NUMBERS_ELSEWHERE = 2**26
 """The same on a device that needs much work at once: half a gigabyte in double precision."""

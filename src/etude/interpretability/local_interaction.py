@@ -484,16 +484,12 @@ def interaction_edges(
             for layer, (before, after) in enumerate(pairwise(values)):
                 run, z = chain.calls[layer], basis.transform(layer, before)
 
-                # Its derivative is that of the section's coordinates, integrated over alpha.
+                # Its derivative is that of the section, integrated over alpha.
                 def integrated(z: Tensor, run: Callable[[Tensor], Tensor] = run, layer: int = layer) -> Tensor:
-                    parts = [
-                        share / node * basis.transform(layer + 1, run(basis.inverse(layer, node * z)))
-                        for node, share in zip(nodes, shares)
-                    ]
-                    return torch.stack(parts).sum(0)
+                    return sum(share / node * run(basis.inverse(layer, node * z)) for node, share in zip(nodes, shares))
 
                 positions = after.shape[1:-1].numel()
-                unit = _units(after.shape[1:-1], torch.eye(basis.directions[layer + 1]).to(z))
+                unit = _units(after.shape[1:-1], basis.to_basis[layer + 1].T.to(z))
                 found = []
                 for products in stream_vector_jacobian_products(integrated, z, unit, chunk=chunk):
                     attribution = (products * z).flatten(2, -2).sum(2) if z.ndim > 2 else products * z

@@ -9,8 +9,9 @@ small ones trained here on sums modulo 31; and networks of two hidden layers on 
 are measured on the same data with the same search.
 
 The paper's image network reads CIFAR-10; its language models, on which it reports no gain, are left out. Small networks
-learn from half of the sums, as 30 % of so few did not generalise with seeds 101 and 102, which are not used otherwise;
-their tolerance is 0.005, since 0.001 would be less than one of their test sums. `paper` trains its own five networks
+learn from 70 % of the sums at three times the authors' rate: with less of so few, or at their rate, two other networks
+did not generalise, or not within 4,000 steps. Their tolerance is 0.005, since 0.001 is less than one of their test
+sums. `paper` trains its own five networks
 for 60,000 steps modulo 113, an hour each without a GPU.
 
 Source: Bushnaq, Heimersheim, Goldowsky-Dill et al., arXiv 2405.10928, and the results that come with their program.
@@ -73,12 +74,14 @@ class Protocol(Config):
     """Sums that their bases are made from and their ablations tested on, at most; all when left out."""
     modulus: int = 31
     """What sums are taken modulo in networks trained here."""
-    fraction: float = 0.5
+    fraction: float = 0.7
     """How much of these sums is learnt from."""
     width: int = 64
     """Width of these networks; their hidden layer has four times as many units."""
-    steps: int = 3_000
+    steps: int = 2_000
     """Full-batch steps of their training."""
+    rate: float = 3e-3
+    """The learning rate of AdamW there; its weight decay is 1."""
     sum_tolerance: float = 0.005
     """How far below its own accuracy such a network may fall."""
     data: Literal["digits", "fashion-mnist", "mnist", "cifar10", "cifar10-jpeg"] = "fashion-mnist"
@@ -108,13 +111,13 @@ study = Study(
     topic="interpretability",
     presets={
         "smoke": Protocol(
-            random_networks=2, samples=200, checkpoints=2, pairs=160, modulus=7, width=8, steps=20,
+            random_networks=2, samples=200, checkpoints=1, pairs=160, modulus=7, width=8, steps=20,
             data="digits", hidden=8, epochs=20, basis_images=200, seeds=2,
         ),
         "laptop": Protocol(),
-        "extended": Protocol(modulus=59, fraction=0.4, width=128, steps=15_000, epochs=12, seeds=10),
+        "extended": Protocol(modulus=59, fraction=0.4, width=128, steps=15_000, rate=1e-3, epochs=12, seeds=10),
         "paper": Protocol(
-            modulus=113, fraction=0.3, width=128, steps=60_000, sum_tolerance=0.001, data="cifar10", epochs=12,
+            modulus=113, fraction=0.3, width=128, steps=60_000, rate=1e-3, sum_tolerance=0.001, data="cifar10", epochs=12,
         ),
     },
 )  # fmt: skip
@@ -255,11 +258,11 @@ def recorded(lab: Lab, config: Protocol, *, checkpoint: int) -> None:
 # ---- networks trained here -------------------------------------------------------------------------------------------
 
 
-def train_on_sums(modulus: int, fraction: float, width: int, steps: int, seed: int) -> dict[str, Tensor]:
+def train_on_sums(modulus: int, fraction: float, width: int, steps: int, rate: float, seed: int) -> dict[str, Tensor]:
     """Weights of a transformer after full-batch steps of AdamW with weight decay 1, as the authors train theirs."""
     model, data = sum_network(modulus, fraction, width, seed)
     x, y = data.tokens[data.train], data.sums[data.train]
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=1.0, betas=(0.9, 0.98), fused=True)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=1.0, betas=(0.9, 0.98), fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(step / 10, 1))
     for _ in range(steps):
         loss = cross_entropy(model(x), y)
@@ -283,7 +286,7 @@ def trained_on_sums(lab: Lab, config: Protocol) -> None:
     start = config.modulus, config.fraction, config.width
     seed = lab.generator("sums").initial_seed()
     model, data = sum_network(*start, seed)
-    model.load_state_dict(lab.cached(train_on_sums)(*start, config.steps, seed))
+    model.load_state_dict(lab.cached(train_on_sums)(*start, config.steps, config.rate, seed))
     embed, *sections = model.requires_grad_(False)
     x = embed(data.tokens[data.train])
     held_out = embed(data.tokens[data.test]), data.sums[data.test]
@@ -380,14 +383,13 @@ def recorded_results_are_reproduced(e: Evidence[Protocol]) -> Rule:
     """The authors' networks have the test accuracies they recorded, and need as many edges within 5 %."""
     rows = e[recorded]
     accuracies = rows.at(basis="any").per("checkpoint")
+    apart = (accuracies["accuracy"] - accuracies["recorded_accuracy"]).abs().max()
     off = {
         kind: mean(needs(e, recorded, kind, -1) / needs(e, recorded, f"{kind}, recorded", -1) - 1)
         for kind in ("PCA", "interaction")
     }
     return all_of(
-        (exact(np.abs(accuracies["accuracy"] - accuracies["recorded_accuracy"]).max()) <= 1e-9).named(
-            "difference of accuracies"
-        ),
+        (exact(apart) <= 1e-9).named("difference of accuracies"),
         *(within(estimate, -0.05, 0.05).named(f"edges, {kind}") for kind, estimate in off.items()),
     )
 
@@ -444,7 +446,7 @@ def same_number_of_directions(e: Evidence[Protocol]) -> Rule:
 
 @study.claim(
     reported="86.6 against 117.4 edges, 7.8 % fewer in all layers (networks modulo 113)",
-    deviation="smaller networks trained here on sums modulo 31 from half of them; tolerance 0.005",
+    deviation="smaller networks trained here on sums modulo 31 from 70 % of them, rate 0.003; tolerance 0.005",
     when=lambda c: c.steps >= 1_000 or "too few steps to learn sums",
 )
 def networks_trained_here_are_sparser_too(e: Evidence[Protocol]) -> Rule:
