@@ -11,8 +11,7 @@ are measured on the same data with the same search.
 The paper's image network reads CIFAR-10; its language models, on which it reports no gain, are left out. Small networks
 learn from 70 % of the sums at three times the authors' rate: with less of so few, or at their rate, two other networks
 did not generalise, or not within 4,000 steps. Their tolerance is 0.005, since 0.001 is less than one of their test
-sums. `paper` trains its own five networks
-for 60,000 steps modulo 113, an hour each without a GPU.
+sums. `paper` trains its own five networks for 60,000 steps modulo 113; it needs a GPU for an hour.
 
 Source: Bushnaq, Heimersheim, Goldowsky-Dill et al., arXiv 2405.10928, and the results that come with their program.
 """
@@ -117,7 +116,8 @@ study = Study(
         "laptop": Protocol(),
         "extended": Protocol(modulus=59, fraction=0.4, width=128, steps=15_000, rate=1e-3, epochs=12, seeds=10),
         "paper": Protocol(
-            modulus=113, fraction=0.3, width=128, steps=60_000, rate=1e-3, sum_tolerance=0.001, data="cifar10", epochs=12,
+            modulus=113, fraction=0.3, width=128, steps=60_000, rate=1e-3, sum_tolerance=0.001,
+            data="cifar10", epochs=12,
         ),
     },
 )  # fmt: skip
