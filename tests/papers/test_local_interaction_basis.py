@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from etude.data import available
+from etude.data import addition_checkpoint, available
 from etude.papers import local_interaction_basis as lib
 from etude.papers.local_interaction_basis import BASES, LAYERS, Protocol, study
 from study_at_smoke import judged, legend_of, untested
@@ -63,6 +63,19 @@ def test_what_was_recorded_stands_beside_what_is_measured(evidence):
     assert rows.per("checkpoint")["edges"].to_list() == [167]
     both = evidence["recorded"].at(basis="any").per("checkpoint")
     assert both["accuracy"].to_list() == pytest.approx(both["recorded_accuracy"].to_list(), abs=1e-9)
+
+
+def test_without_the_recorded_networks_their_claims_say_how_to_get_them(tmp_path, monkeypatch):
+    monkeypatch.setenv("ETUDE_DATA", str(tmp_path))
+    monkeypatch.setenv("ETUDE_CACHE", str(tmp_path))
+    addition_checkpoint.cache_clear()
+    found = study.run("smoke", engine="inline", only=["recorded"], store=tmp_path / "store", progress=False)
+    addition_checkpoint.cache_clear()
+    assert not found.failures
+    verdicts = {verdict.claim: verdict for verdict in study.judge(found)}
+    for claim in OF_RECORDED:
+        assert verdicts[claim].status == "untested"
+        assert "ETUDE_DATA" in verdicts[claim].why
 
 
 def test_the_networks_trained_here_learn_from_the_sums_of_their_seed():

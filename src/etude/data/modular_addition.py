@@ -21,7 +21,6 @@ RIB_CHECKPOINTS = Source(
     files=listing(
         """
         699f06e40d5aa5fc53c7d07b86d40f90f1cf028fab3740fcf00a073c2b839033 21864 edge-ablations.json.gz
-        9e275c455eccb90a9f809262f5e83d2ae30ebb3bc2ee00cd27ed09b3b50970ab 358904 mnist-mlp.safetensors
         cc6dcfd1484ec6ca65284f7019ea5623966d3ed430f928726f1d42767e86f371 911261 modular-arithmetic-seed0.safetensors
         028c50bd6bc3e0ec079e0367fd7a48df5e348bd3581d9bf2cbf26d184da046a6 911261 modular-arithmetic-seed1.safetensors
         901287b443b905308a0cf5cdc5eaa5b91e05d5acaaa94019af5d2494344449dc 911261 modular-arithmetic-seed2.safetensors

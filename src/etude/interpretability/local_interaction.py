@@ -569,7 +569,7 @@ def ablate_edges(
         z, there = basis.transform(layer, f), layer + 1
         if isinstance(section, nn.Linear):
             weight = basis.from_basis[layer] @ section.weight.T.to(basis.from_basis[layer]) @ basis.to_basis[there]
-            at_mean = basis.transform(there, run(basis.mean[layer].to(f)))
+            at_mean = basis.transform(there, run(basis.mean[layer].to(f)[None]))
             kept = z @ (weight * mask.T.to(weight)).to(f) + at_mean
         else:
             kept = z.new_empty(())
@@ -693,9 +693,10 @@ class _Chain:
                 ) from error
             if not isinstance(out, Tensor) or out.ndim < 2 or len(out) != len(x):
                 given = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
-                wanted = f"({len(x)}, units) or ({len(x)}, positions, units)"
-                if not (isinstance(out, Tensor) and x.ndim == 1):  # a mean alone has no rows
-                    raise ValueError(f"sections[{number}]: it puts out {given}; {wanted} is accepted")
+                raise ValueError(
+                    f"sections[{number}]: it puts out {given}; ({len(x)}, units) or ({len(x)}, positions, units) is "
+                    "accepted"
+                )
             return out
 
         return call
