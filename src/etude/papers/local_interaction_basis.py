@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from etude.data import addition_checkpoint, images, modular_addition
+from etude.data import ModularAddition, addition_checkpoint, images, modular_addition
 from etude.interpretability import (
     InteractionBasis,
     ablate_directions,
@@ -44,6 +44,7 @@ from etude.nn import one_layer_transformer
 from etude.study import (
     Axes,
     Config,
+    Estimate,
     Evidence,
     Lab,
     Paper,
@@ -163,6 +164,9 @@ def record_needs(
             lab.record(**about, **counts, directions=directions.smallest, total=basis.directions[layer], accuracy=base)
             for count, score in found.scores.items():
                 lab.record(**about, kept=count, ablated_accuracy=score)
+            if basis.kind == "interaction":
+                for after, before in edges.mask(layer, found.count).nonzero().tolist():
+                    lab.record(**about, before=before, after=after, weight=edges.weights[layer][after, before])
         lab.record(basis=basis.kind, layer=-1, **sums, accuracy=base)
 
 
@@ -273,7 +277,7 @@ def train_on_sums(modulus: int, fraction: float, width: int, steps: int, rate: f
     return dict(model.state_dict())
 
 
-def sum_network(modulus: int, fraction: float, width: int, seed: int):
+def sum_network(modulus: int, fraction: float, width: int, seed: int) -> tuple[nn.Sequential, ModularAddition]:
     """The untrained network and the sums it learns."""
     generator = torch.Generator().manual_seed(seed)
     data = modular_addition(modulus, fraction, generator)
@@ -463,7 +467,7 @@ def networks_trained_here_are_sparser_too(e: Evidence[Protocol]) -> Rule:
     )  # fmt: skip
 
 
-def image_ratio(e: Evidence[Protocol], basis: str):
+def image_ratio(e: Evidence[Protocol], basis: str) -> Estimate:
     """How many times the edges of the interaction basis another one needs, over both hidden layers."""
     return ratio(needs(e, trained_on_images, basis, -1), needs(e, trained_on_images, "interaction", -1))
 
@@ -501,6 +505,23 @@ def edges_of_the_recorded_networks(e: Evidence[Protocol], axes: Axes) -> None:
 
 
 @study.figure
+def interaction_graph(e: Evidence[Protocol], axes: Axes) -> None:
+    """The edges that the first of the authors' networks needs in the interaction basis, directions by importance."""
+    frame = e[recorded].at(checkpoint=0, basis="interaction").frame
+    for layer, place in enumerate(LAYERS):
+        rows = frame[(frame["layer"] == layer) & frame["weight"].notna()]
+        strength = np.log10(rows["weight"] / rows["weight"].min()) + 0.1
+        for share, (_, row) in zip(strength / strength.max(), rows.iterrows()):
+            ends = (layer, layer + 1), (row["before"] + 1, row["after"] + 1)
+            axes.plot(*ends, color=f"C{layer}", linewidth=1.5 * share, alpha=0.15 + 0.6 * share)
+        axes.plot([], [], color=f"C{layer}", label=f"{len(rows)} edges behind the {place}")
+    axes.set(xlabel="behind the", ylabel="direction", xticks=range(4), xticklabels=(*LAYERS, "read-out"))
+    axes.set_yscale("log")
+    axes.invert_yaxis()
+    axes.legend(frameon=False, loc="lower left", fontsize="small")
+
+
+@study.figure
 def accuracy_by_edges_kept(e: Evidence[Protocol], axes: Axes) -> None:
     """Test accuracy of the authors' networks over the edges of the embedding that are kept."""
     for basis, color in (("PCA", "C1"), ("interaction", "C0")):
@@ -520,4 +541,4 @@ def edges_of_image_networks(e: Evidence[Protocol], axes: Axes) -> None:
         counts = needs(e, trained_on_images, basis, -1)
         axes.plot(place + np.linspace(-0.15, 0.15, len(counts)), counts, "o", label=basis)
     axes.set(yscale="log", xlabel="basis", ylabel="edges needed", xticks=range(len(BASES)), xticklabels=BASES)
-    axes.legend(frameon=False, fontsize="small", ncols=2)
+    axes.legend(frameon=False, fontsize="small", loc="upper left")
