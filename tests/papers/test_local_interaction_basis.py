@@ -83,7 +83,7 @@ def test_the_networks_trained_here_learn_from_the_sums_of_their_seed():
     again, same = lib.sum_network(7, 0.5, 8, 3)
     assert torch.equal(data.train, same.train)
     before = model.state_dict()
-    after = lib.train_on_sums(7, 0.5, 8, 3, 1e-3, 3)
+    after = lib.train_on_sums(7, 0.5, 8, 3, 1e-3, 3, "cpu")
     assert all(torch.equal(before[name], value) for name, value in again.state_dict().items())
     assert all(not torch.equal(before[name], after[name]) for name in before if not name.endswith("qkv.bias"))
 

@@ -262,10 +262,13 @@ def recorded(lab: Lab, config: Protocol, *, checkpoint: int) -> None:
 # ---- networks trained here -------------------------------------------------------------------------------------------
 
 
-def train_on_sums(modulus: int, fraction: float, width: int, steps: int, rate: float, seed: int) -> dict[str, Tensor]:
+def train_on_sums(
+    modulus: int, fraction: float, width: int, steps: int, rate: float, seed: int, device: str
+) -> dict[str, Tensor]:
     """Weights of a transformer after full-batch steps of AdamW with weight decay 1, as the authors train theirs."""
     model, data = sum_network(modulus, fraction, width, seed)
-    x, y = data.tokens[data.train], data.sums[data.train]
+    model = model.to(device)
+    x, y = data.tokens[data.train].to(device), data.sums[data.train].to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=1.0, betas=(0.9, 0.98), fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(step / 10, 1))
     for _ in range(steps):
@@ -290,13 +293,13 @@ def trained_on_sums(lab: Lab, config: Protocol) -> None:
     start = config.modulus, config.fraction, config.width
     seed = lab.generator("sums").initial_seed()
     model, data = sum_network(*start, seed)
-    model.load_state_dict(lab.cached(train_on_sums)(*start, config.steps, config.rate, seed))
-    embed, *sections = model.requires_grad_(False)
-    x = embed(data.tokens[data.train])
-    held_out = embed(data.tokens[data.test]), data.sums[data.test]
-    record_needs(
-        lab, sections, (make(sections, x) for make in (interaction_basis, pca_basis)), x, held_out, config.sum_tolerance
-    )
+    learn = lab.cached(train_on_sums)
+    model.load_state_dict(learn(*start, config.steps, config.rate, seed, device=str(lab.device)))
+    embed, *sections = model.to(lab.device).requires_grad_(False)
+    tokens, sums = data.tokens.to(lab.device), data.sums.to(lab.device)
+    x = embed(tokens[data.train])
+    bases = [make(sections, x) for make in (interaction_basis, pca_basis)]
+    record_needs(lab, sections, bases, x, (embed(tokens[data.test]), sums[data.test]), config.sum_tolerance)
 
 
 def image_network(inputs: int, hidden: int, classes: int, seed: int) -> nn.Sequential:
@@ -307,10 +310,10 @@ def image_network(inputs: int, hidden: int, classes: int, seed: int) -> nn.Seque
         return nn.Sequential(first, second, nn.Linear(hidden, classes))
 
 
-def train_on_images(name: str, hidden: int, epochs: int, seed: int) -> dict[str, Tensor]:
+def train_on_images(name: str, hidden: int, epochs: int, seed: int, device: str) -> dict[str, Tensor]:
     """Weights of a network after some passes over the training images with Adam."""
-    data = images(name).flat()
-    model = image_network(data.shape[0], hidden, len(data.classes), seed)
+    data = images(name).flat().to(device)
+    model = image_network(data.shape[0], hidden, len(data.classes), seed).to(device)
     batch = 64
     run = fit(
         model,
@@ -328,13 +331,14 @@ def train_on_images(name: str, hidden: int, epochs: int, seed: int) -> dict[str,
 def trained_on_images(lab: Lab, config: Protocol) -> None:
     """A network on images in six bases: edges between its hidden layers, and to its outputs."""
     seed = lab.generator("images").initial_seed()
-    data = images(config.data).flat()
+    data = images(config.data).flat().to(lab.device)
     model = image_network(data.shape[0], config.hidden, len(data.classes), seed)
-    model.load_state_dict(lab.cached(train_on_images)(config.data, config.hidden, config.epochs, seed))
-    first, *sections = model.requires_grad_(False)
+    learn = lab.cached(train_on_images)
+    model.load_state_dict(learn(config.data, config.hidden, config.epochs, seed, device=str(lab.device)))
+    first, *sections = model.to(lab.device).requires_grad_(False)
     chosen = torch.randperm(len(data.train), generator=lab.generator("basis"))[: config.basis_images]
-    x = first(data.train.x[chosen])
-    made = [
+    x = first(data.train.x[chosen.to(lab.device)])
+    bases = [
         interaction_basis(sections, x),
         pca_basis(sections, x),
         neuron_basis(sections, x),
@@ -342,7 +346,7 @@ def trained_on_images(lab: Lab, config: Protocol) -> None:
         interaction_basis(sections, x, align=False),
         interaction_basis(sections, x, whiten=False),
     ]
-    record_needs(lab, sections, made, x, (first(data.test.x), data.test.y), IMAGE_TOLERANCE)
+    record_needs(lab, sections, bases, x, (first(data.test.x), data.test.y), IMAGE_TOLERANCE)
 
 
 # ---- claims ----------------------------------------------------------------------------------------------------------
