@@ -30,6 +30,8 @@ from torch.nn.functional import cross_entropy
 from etude.data import ModularAddition, addition_checkpoint, images, modular_addition
 from etude.interpretability import (
     InteractionBasis,
+    InteractionEdges,
+    SmallestSet,
     ablate_directions,
     ablate_edges,
     edges_needed,
@@ -132,6 +134,31 @@ def accuracy(logits: Tensor, labels: Tensor) -> float:
     return float((logits.argmax(-1) == labels).double().mean())
 
 
+def search(
+    sections: Sequence[nn.Module],
+    basis: InteractionBasis,
+    edges: InteractionEdges,
+    layer: int,
+    held_out: tuple[Tensor, Tensor],
+    base: float,
+    tolerance: float,
+) -> tuple[SmallestSet, SmallestSet]:
+    """The fewest edges behind a layer, and the fewest of its directions, that keep the accuracy."""
+    x, labels = held_out
+
+    def with_edges(count: int) -> float:
+        return accuracy(ablate_edges(sections, basis, x, layer, edges.mask(layer, count)), labels)
+
+    def with_directions(count: int) -> float:
+        return accuracy(ablate_directions(sections, basis, x, layer, count), labels)
+
+    options = {"tolerance": tolerance, "base": base, "neighbours": NEIGHBOURS}
+    return (
+        edges_needed(with_edges, edges.weights[layer].numel(), **options),
+        edges_needed(with_directions, basis.directions[layer], **options),
+    )
+
+
 def record_needs(
     lab: Lab,
     sections: Sequence[nn.Module],
@@ -140,27 +167,17 @@ def record_needs(
     held_out: tuple[Tensor, Tensor],
     tolerance: float,
 ) -> None:
-    """How many edges and directions of each layer each basis needs, and of all layers together."""
-    x, labels = held_out
+    """How many edges and directions of each layer each basis needs, and of all layers together (layer -1)."""
     with torch.no_grad():
-        base = accuracy(nn.Sequential(*sections)(x), labels)
+        base = accuracy(nn.Sequential(*sections)(held_out[0]), held_out[1])
     for basis in bases:
         edges = interaction_edges(sections, basis, inputs)
         sums = {"edges": 0, "bisected": 0, "sustained": 0}
         for layer in range(len(sections)):
-
-            def with_edges(count: int, layer: int = layer, basis: InteractionBasis = basis, edges=edges) -> float:
-                return accuracy(ablate_edges(sections, basis, x, layer, edges.mask(layer, count)), labels)
-
-            def with_directions(count: int, layer: int = layer, basis: InteractionBasis = basis) -> float:
-                return accuracy(ablate_directions(sections, basis, x, layer, count), labels)
-
-            search = partial(edges_needed, tolerance=tolerance, base=base, neighbours=NEIGHBOURS)
-            found = search(with_edges, edges.weights[layer].numel())
+            found, directions = search(sections, basis, edges, layer, held_out, base, tolerance)
+            about = {"basis": basis.kind, "layer": layer}
             counts = {"edges": found.smallest, "bisected": found.count, "sustained": found.sustained}
             sums = {name: sums[name] + count for name, count in counts.items()}
-            directions = search(with_directions, basis.directions[layer])
-            about = {"basis": basis.kind, "layer": layer}
             lab.record(**about, **counts, directions=directions.smallest, total=basis.directions[layer], accuracy=base)
             for count, score in found.scores.items():
                 lab.record(**about, kept=count, ablated_accuracy=score)
@@ -224,8 +241,8 @@ def theory(lab: Lab, config: Protocol) -> None:
                 change["importances"] = largest_change(before.importance, after.importance)
         linear = random_sections(generator, rectified=False)
         basis = interaction_basis(linear, x, rotate_output=True)
-        edges = interaction_edges(linear, basis, x).weights
-        off = max(float((w - torch.diag(w.diagonal())).sum() / w.sum()) for w in edges)
+        weights = interaction_edges(linear, basis, x).weights
+        off = max(float((w - torch.diag(w.diagonal())).sum() / w.sum()) for w in weights)
         mismatch = largest_change(basis.importance[:1] * 3, basis.importance[1:])
         lab.record(network=number, **change, off_diagonal=off, mismatch=mismatch)
 
