@@ -10,32 +10,18 @@ from etude.data import image_sets as _image_sets  # its loaders enter their name
 from etude.data.characters import Characters, omniglot
 from etude.data.elastic import elastic_deform
 from etude.data.image_data import ImageData, Part, images
-from etude.data.induction import (
-    InductionProblem,
-    InductionTask,
-    ListWorld,
-    arc,
-    list_functions,
-    one_dimensional_arc,
-    recorded_programs,
-)
+from etude.data.induction import InductionProblem, InductionTask, ListWorld, arc, list_functions, one_dimensional_arc, recorded_programs
 from etude.data.judgments import Comparison, recorded_comparisons, recorded_judgments
 from etude.data.locate import DataStatus, available
-from etude.data.logic_problems import (
-    LincLabels,
-    Translation,
-    folio,
-    linc_labels,
-    linc_translations,
-    logic_lm_problems,
-    logic_translations,
-)
+from etude.data.logic_problems import LincLabels, Translation, folio, linc_labels, linc_translations, logic_lm_problems, logic_translations
+from etude.data.modular_addition import AdditionCheckpoint, ModularAddition, addition_checkpoint, modular_addition
 from etude.data.response_world import ResponseWorld, WorldComparisons
 from etude.data.rule_worlds import LogicProblem, RuleWorld
 from etude.data.speech import SpokenDigits, Utterances, connected_digits, dial_tones, spoken_digits
 from etude.data.text import BytePairs, texts
 
 __all__ = [
+    "AdditionCheckpoint",
     "BytePairs",
     "Characters",
     "Comparison",
@@ -46,6 +32,7 @@ __all__ = [
     "LincLabels",
     "ListWorld",
     "LogicProblem",
+    "ModularAddition",
     "Part",
     "ResponseWorld",
     "RuleWorld",
@@ -53,6 +40,7 @@ __all__ = [
     "Translation",
     "Utterances",
     "WorldComparisons",
+    "addition_checkpoint",
     "arc",
     "available",
     "connected_digits",
@@ -65,6 +53,7 @@ __all__ = [
     "list_functions",
     "logic_lm_problems",
     "logic_translations",
+    "modular_addition",
     "omniglot",
     "one_dimensional_arc",
     "recorded_comparisons",
