@@ -6,6 +6,7 @@ hand. Importing this package imports neither torch nor any reader of files: they
 """
 
 from etude.data import image_sets as _image_sets  # its loaders enter their names on import
+from etude.data.block_images import Blocks, block_images, signal_blocks, square_patch
 from etude.data.characters import Characters, omniglot
 from etude.data.image_data import ImageData, Part, images
 from etude.data.locate import DataStatus, available
@@ -13,6 +14,7 @@ from etude.data.speech import SpokenDigits, Utterances, connected_digits, dial_t
 from etude.data.text import BytePairs, texts
 
 __all__ = [
+    "Blocks",
     "BytePairs",
     "Characters",
     "DataStatus",
@@ -21,11 +23,14 @@ __all__ = [
     "SpokenDigits",
     "Utterances",
     "available",
+    "block_images",
     "connected_digits",
     "dial_tones",
     "images",
     "omniglot",
+    "signal_blocks",
     "spoken_digits",
+    "square_patch",
     "texts",
 ]
 del _image_sets
