@@ -36,7 +36,7 @@ def test_figures_are_drawn_and_labelled(evidence, draw):
     if draw is diffroar.where_gradients_lie:
         figure, axes = plt.subplots()
         draw(evidence, axes)
-        assert [label.get_text() for label in axes.get_xticklabels()][0] == "image\n(random)"
+        assert axes.get_xticklabels()[0].get_text() == "image\n(random)"
         assert len(axes.get_xticklabels()) == 5
         plt.close(figure)
     else:
@@ -79,7 +79,7 @@ def test_stacked_networks_are_networks_side_by_side():
 
 
 def test_the_margin_is_that_of_the_network_and_grows():
-    """Of points +-u in one of two places the largest margin is known: two neurons (u, u) of either sign, 1 / sqrt(8)."""
+    """Of points +-u in one of two places the largest margin is known: neurons (u, u) and (-u, -u) give 1 / sqrt(8)."""
     x = torch.eye(2).repeat_interleave(2, 0) * torch.tensor([1.0, -1.0, 1.0, -1.0])[:, None]
     y = torch.tensor([1.0, -1.0, 1.0, -1.0])
     first, second, margins = maximum_margin(x, y, 2000, 400, torch.Generator().manual_seed(0))

@@ -212,10 +212,14 @@ def rank_features(
         raise ValueError("attribution: it holds numbers that are not finite")
     size = attribution.abs()
     size = (size.sum(1) if reduce == "pixel" else size).flatten(1)
-    device = size.device if generator is None else generator.device
-    # A stable sort of shuffled places leaves ties in the order they were shuffled into.
-    shuffled = torch.rand(size.shape, generator=generator, device=device).argsort(1).to(size.device)
-    return shuffled.gather(1, size.gather(1, shuffled).argsort(dim=1, descending=True, stable=True))
+    ordered, ranking = size.sort(dim=1, descending=True)
+    tied = (ordered[:, 1:] == ordered[:, :-1]).any(1).nonzero()[:, 0]
+    if len(tied):
+        some, device = size[tied], size.device if generator is None else generator.device
+        shuffled = torch.rand(some.shape, generator=generator, device=device).argsort(1).to(size.device)
+        # A stable sort of shuffled places leaves ties in the order they were shuffled into.
+        ranking[tied] = shuffled.gather(1, some.gather(1, shuffled).argsort(dim=1, descending=True, stable=True))
+    return ranking
 
 
 def kept_entries(
