@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
+from etude.data import Blocks
 from etude.papers import diffroar
 from etude.papers.diffroar import (
     ARMS,
@@ -82,7 +83,8 @@ def test_the_margin_is_that_of_the_network_and_grows():
     """Of points +-u in one of two places the largest margin is known: neurons (u, u) and (-u, -u) give 1 / sqrt(8)."""
     x = torch.eye(2).repeat_interleave(2, 0) * torch.tensor([1.0, -1.0, 1.0, -1.0])[:, None]
     y = torch.tensor([1.0, -1.0, 1.0, -1.0])
-    first, second, margins = maximum_margin(x, y, 2000, 400, torch.Generator().manual_seed(0))
+    blocks = Blocks(x, y, x != 0)
+    first, second, margins = maximum_margin(lambda: blocks, 2000, 400, torch.Generator().manual_seed(0))
     score = (x @ first).relu() @ second
     margin = (y * score).min() / (first.norm(dim=0) * second.abs()).sum()
     assert margin <= 8**-0.5 + 1e-6
