@@ -11,7 +11,7 @@ beside the claim. Every seed draws its own training images, weights, placements 
 The paper trains ResNets on CIFAR-10 and ImageNet-10 (`paper` has a ResNet-18 and CIFAR-10, and needs a GPU for a day);
 here fully connected networks read Fashion-MNIST. Ten nets of the first task are trained as one, on all twenty inputs
 there are, which is the population's gradient. The theorem is on maximum-margin networks: here small initial weights
-and steps of the gradient over the loss, on new inputs each, until the margin stays where it is. Their number and size
+and steps of the gradient over the loss, on new inputs each, until the margin hardly grows. Their number and size
 were set on seed 101 by the margin (a fixed set of 512 inputs had its noise fitted).
 
 Source: Shah, Jain and Netrapalli, NeurIPS 2021 (arXiv 2102.12781), sections 3 to 5.
@@ -78,7 +78,7 @@ class Protocol(Config):
     """The network, explained and retrained."""
     width: int = 256
     """Units in each of its two hidden layers, or channels in its first one."""
-    epochs: int = 8
+    epochs: int = 6
     """Epochs, for the networks explained and retrained."""
     batch: int = 256
     """Images a step."""
@@ -236,13 +236,10 @@ def retrain(lab: Lab, config: Protocol) -> None:
             found[name] = attribute(model, x, method=method), attribute(model, test[0], method=method)
     # In double precision, where no two of an image's draws are the same: a tie would not be reversed with the rest.
     draws = {name: lab.generator(f"chance, {name}") for name in ("train", "test")}
-    chance = [
+    chance, chance_test = (
         torch.rand(part.shape, dtype=torch.float64, generator=draws[name]).to(lab.device)
         for name, part in (("train", x), ("test", test[0]))
-    ]
-    found["chance"] = chance[0], chance[1]
-    reversed_chance = 1 - chance[0], 1 - chance[1]
-
+    )
     judge = partial(
         diffroar,
         train=(x, y),
@@ -252,9 +249,12 @@ def retrain(lab: Lab, config: Protocol) -> None:
         seeds=[lab.generator("retraining").initial_seed()],
         generator=lab.generator("ties"),
     )
-    tables = [judge(found, fractions=config.fractions, masks_alone=True)]
-    # In a call of its own, so that nothing is shared with the ranking it reverses.
-    tables += [judge({"chance reversed": reversed_chance}, fractions=config.fractions[:1])]
+    tables = [
+        judge(found, fractions=config.fractions, masks_alone=True),
+        judge({"chance": (chance, chance_test)}, fractions=config.fractions),
+        # In a call of its own, so that nothing is shared with the ranking it reverses.
+        judge({"chance reversed": (1 - chance, 1 - chance_test)}, fractions=config.fractions[:1]),
+    ]
     lab.record(pd.concat(tables).drop(columns="seed"), kind="retrained")
 
 
@@ -302,8 +302,8 @@ def leak(lab: Lab, config: Protocol, *, network: Network) -> None:
 def stacked_network(weights: list[Tensor], x: Float[Tensor, "nets n d"]) -> Float[Tensor, "nets n"]:
     """The scores of many networks with one hidden layer, each of its own inputs."""
     first, first_bias, second, second_bias = weights
-    hidden = torch.baddbmm(first_bias, x, first).relu()
-    return torch.baddbmm(second_bias, hidden, second)[..., 0]
+    hidden = torch.baddbmm(first_bias.mT, first.mT, x.mT).relu()  # inputs last: a third faster than inputs first
+    return torch.baddbmm(second_bias, second.mT, hidden)[:, 0]
 
 
 def drawn_weights(d: int, hidden: int, generator: torch.Generator) -> list[Tensor]:
@@ -588,7 +588,7 @@ def diffroar_by_fraction(e: Evidence[Protocol], axes: Axes) -> None:
     """DiffROAR with 95 % intervals over seeds, of the images and of the masks alone."""
     methods = ("standard", "robust", "chance")
     for number, (method, colour) in enumerate(zip(methods, ("tab:blue", "tab:orange", "0.5"))):
-        for kind, style, shift in (("image", "o-", -0.1), ("mask", "s:", 0.1)):
+        for kind, style, shift in (("image", "o-", -0.1), ("mask", "s:", 0.1))[: 1 if method == "chance" else 2]:
             estimates = [mean(roar(e, method, fraction, kind)) for fraction in e.config.fractions]
             at = [place + 0.05 * (number - 1) + shift for place in range(len(estimates))]
             ends = [estimate.interval(0.05) for estimate in estimates]
