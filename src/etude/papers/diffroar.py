@@ -293,7 +293,7 @@ def leak(lab: Lab, config: Protocol, *, network: Network) -> None:
             accuracy=evaluate(model, (test.x, test.y))[1],
             robust=evaluate(model, (attack(model, test.x, test.y), test.y))[1],
         )
-        lab.save(f"{placement}, {training}", {"image": test.x[:4, 0].cpu(), "gradient": gradient[:4, 0].cpu()})
+        lab.save(f"{placement}, {training}", {"image": test.x[:3, 0].cpu(), "gradient": gradient[:3, 0].cpu()})
 
 
 # ---- one coordinate of ten -------------------------------------------------------------------------------------------
@@ -569,18 +569,19 @@ def where_gradients_lie(e: Evidence[Protocol], axes: Axes) -> None:
         if training == "standard":
             columns.append((f"image\n({placement})", saved["image"]))
         columns.append((f"{training}\n({placement})", saved["gradient"]))
-    tiles = [np.pad(strip(np.asarray(pictures)), ((0, 0), (1, 1)), constant_values=1) for _, pictures in columns]
-    axes.imshow(np.concatenate(tiles, 1), cmap="magma", aspect="equal")
-    width = tiles[0].shape[1]
-    axes.set_xticks([width * (column + 0.5) for column in range(len(tiles))], [name for name, _ in columns])
+    tiles = np.concatenate([column(np.asarray(pictures)) for _, pictures in columns], 1)
+    axes.imshow(tiles, cmap="magma")
+    width = tiles.shape[1] / len(columns)
+    axes.set_xticks([width * (place + 0.5) for place in range(len(columns))], [name for name, _ in columns])
     axes.set_yticks([])
-    axes.set(xlabel="image, or gradient of a network (placement of the digit)", ylabel="test images")
+    axes.tick_params(labelsize="small")
+    axes.set(xlabel="image, or gradient after training (placement)", ylabel="test images")
 
 
-def strip(pictures: Float[np.ndarray, "n height width"]) -> Float[np.ndarray, "rows columns"]:
-    """Pictures side by side, each scaled to its own maximum."""
+def column(pictures: Float[np.ndarray, "n height width"]) -> Float[np.ndarray, "rows columns"]:
+    """Pictures one above the other, each scaled to its own maximum."""
     scaled = pictures / np.maximum(pictures.max((1, 2), keepdims=True), 1e-12)
-    return np.concatenate([np.pad(one, ((1, 1), (1, 1)), constant_values=1) for one in scaled], 1)
+    return np.concatenate([np.pad(one, 1, constant_values=1) for one in scaled])
 
 
 @study.figure
@@ -621,6 +622,6 @@ def share_in_the_null_block(e: Evidence[Protocol], axes: Axes) -> None:
             axes.plot(at, shares, "o", color=f"C{number}", alpha=0.7, label=network if place == 0 else None)
     axes.set_xticks(range(len(ARMS)), [f"{training}\n({placement})" for placement, training in ARMS])
     axes.set(
-        xlabel="training (placement of the digit)", ylabel="share of the gradient in the null block", ylim=(0, None)
+        xlabel="training (placement of the digit)", ylabel="share of the gradient in the null block", ylim=(0, 0.75)
     )
     axes.legend(frameon=False, fontsize="small", ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
