@@ -11,8 +11,9 @@ beside the claim. Every seed draws its own training images, weights, placements 
 The paper trains ResNets on CIFAR-10 and ImageNet-10 (`paper` has a ResNet-18 and CIFAR-10, and needs a GPU for a day);
 here fully connected networks read Fashion-MNIST. Ten nets of the first task are trained as one, on all twenty inputs
 there are, which is the population's gradient. The theorem is on maximum-margin networks: here small initial weights
-and steps of the gradient over the loss, on new inputs each, until the margin hardly grows. Their number and size
-were set on seed 101 by the margin (a fixed set of 512 inputs had its noise fitted).
+and steps of the gradient over the loss, on new inputs each, until the margin hardly grows. Numbers of steps were set on
+seed 101: by the margin (a fixed set of 512 inputs had its noise fitted), and by the accuracy of the ten nets under
+attack (after 3,000 steps they still err on their twenty inputs, after 6,000 they do not).
 
 Source: Shah, Jain and Netrapalli, NeurIPS 2021 (arXiv 2102.12781), sections 3 to 5.
 """
@@ -112,7 +113,7 @@ class Protocol(Config):
     """Their hidden units."""
     standard_steps: int = 4_000
     """Gradient steps where there is no adversary."""
-    robust_steps: int = 3_000
+    robust_steps: int = 6_000
     """Gradient steps where there is one."""
     radii: tuple[float, ...] = (0.0, 0.1, 0.2, 0.3, 0.45)
     """The adversary's radii, in l-infinity; without and with the strongest one decide."""
