@@ -448,7 +448,7 @@ def test_bad_evaluations_are_refused_before_anything_is_trained():
         ({"seeds": []}, "seeds: "),
         ({"fill": float("inf")}, "fill: "),
         ({"test": (test[0], test[1][:3])}, "test: 20 inputs and 3 labels"),
-        ({"attributions": {"a": (values[0] / 0, values[1])}}, "attribution: .*not finite"),
+        ({"attributions": {"a": values, "b": (values[0] / 0, values[1])}}, r"attributions.'b'.: .*train.* not finite"),
     ]:
         with pytest.raises(ValueError, match=message):
             diffroar(**{**good, **change})

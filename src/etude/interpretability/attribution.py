@@ -389,6 +389,8 @@ def diffroar(
                 raise ValueError(
                     f"attributions[{name!r}]: shape {tuple(values.shape)} for {part} inputs of shape {tuple(x.shape)}"
                 )
+            if not torch.isfinite(values).all():
+                raise ValueError(f"attributions[{name!r}]: a number for the {part} inputs is not finite")
     for fraction in fractions:
         if isinstance(fraction, bool) or not 0 < fraction <= 1:
             raise ValueError(f"fractions: {fraction!r} was given; numbers above 0 and at most 1 are accepted")

@@ -12,8 +12,8 @@ The paper trains ResNets on CIFAR-10 and ImageNet-10 (`paper` has a ResNet-18 an
 here fully connected networks read Fashion-MNIST. Ten nets of the first task are trained as one, on all twenty inputs
 there are, which is the population's gradient. The theorem is on maximum-margin networks: here small initial weights
 and steps of the gradient over the loss, on new inputs each, until the margin hardly grows. Numbers of steps were set on
-seed 101: by the margin (a fixed set of 512 inputs had its noise fitted), and by the accuracy of the ten nets under
-attack (after 3,000 steps they still err on their twenty inputs, after 6,000 they do not).
+seed 101: by the margin (a fixed set of 512 inputs had its noise fitted), and by the accuracy of the nets that have an
+adversary (after 3,000 steps they still err on their twenty inputs, after 6,000 they do not).
 
 Source: Shah, Jain and Netrapalli, NeurIPS 2021 (arXiv 2102.12781), sections 3 to 5.
 """
