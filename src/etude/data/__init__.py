@@ -7,6 +7,7 @@ torch nor any reader of files: they come with the first set loaded.
 """
 
 from etude.data import image_sets as _image_sets  # its loaders enter their names on import
+from etude.data.block_images import Blocks, block_images, signal_blocks, square_patch
 from etude.data.characters import Characters, omniglot
 from etude.data.elastic import elastic_deform
 from etude.data.image_data import ImageData, Part, images
@@ -22,6 +23,7 @@ from etude.data.text import BytePairs, texts
 
 __all__ = [
     "AdditionCheckpoint",
+    "Blocks",
     "BytePairs",
     "Characters",
     "Comparison",
@@ -43,6 +45,7 @@ __all__ = [
     "addition_checkpoint",
     "arc",
     "available",
+    "block_images",
     "connected_digits",
     "dial_tones",
     "elastic_deform",
@@ -59,7 +62,9 @@ __all__ = [
     "recorded_comparisons",
     "recorded_judgments",
     "recorded_programs",
+    "signal_blocks",
     "spoken_digits",
+    "square_patch",
     "texts",
 ]
 del _image_sets

@@ -1,5 +1,6 @@
-"""What a network has learned: representations, and how those of two networks compare."""
+"""What a network has learned: representations, how those of two networks compare, and what in an input they rely on."""
 
+from etude.interpretability.attribution import Attribution, attribute, diffroar, diffroar_intervals, from_captum, input_gradient, kept_entries, leakage, pointing_accuracy, predictive_power, rank_features, unmask
 from etude.interpretability.interaction_graph import GraphModules, SmallestSet, edges_needed, fourier_terms, interaction_modules, subspace_overlaps
 from etude.interpretability.jacobian import jacobians, stream_vector_jacobian_products, vector_jacobian_products
 from etude.interpretability.local_interaction import InteractionBasis, InteractionEdges, ablate_directions, ablate_edges, interaction_basis, interaction_edges, neuron_basis, pca_basis, random_basis
@@ -12,6 +13,7 @@ from etude.interpretability.similarity import cka_from_grams, cka_matrix, cka_pa
 from etude.interpretability.units import flatten_units, unit_cross_moments, unit_moments
 
 __all__ = [
+    "Attribution",
     "CrossMoments",
     "DecoderManipulation",
     "FaithfulnessReport",
@@ -31,19 +33,26 @@ __all__ = [
     "UnitMatch",
     "ablate_directions",
     "ablate_edges",
+    "attribute",
     "cka_from_grams",
     "cka_matrix",
     "cka_pairs",
+    "diffroar",
+    "diffroar_intervals",
     "edges_needed",
     "error_consistency",
     "faithfulness_report",
     "flatten_units",
     "fourier_terms",
+    "from_captum",
     "gram",
+    "input_gradient",
     "interaction_basis",
     "interaction_edges",
     "interaction_modules",
     "jacobians",
+    "kept_entries",
+    "leakage",
     "linear_cka",
     "manipulate_decoder",
     "match_units",
@@ -52,8 +61,11 @@ __all__ = [
     "neuron_basis",
     "pca_basis",
     "percentile_edges",
+    "pointing_accuracy",
+    "predictive_power",
     "random_basis",
     "random_features",
+    "rank_features",
     "rsa",
     "shuffled",
     "soft_match_units",
@@ -65,6 +77,7 @@ __all__ = [
     "unit_clusters",
     "unit_cross_moments",
     "unit_moments",
+    "unmask",
     "untrained",
     "vector_jacobian_products",
 ]

@@ -1,5 +1,6 @@
 """What changes how a network learns, and plain training to compare it with."""
 
+from etude.training.adversarial import ProjectedGradient
 from etude.training.classification import Run, evaluate, fit
 from etude.training.ctc import (
     AlignWithPurpose,
@@ -60,6 +61,7 @@ __all__ = [
     "LaterEmission",
     "LinearDecay",
     "PowerDecay",
+    "ProjectedGradient",
     "Run",
     "SpeechCorpus",
     "accumulated_variance",
