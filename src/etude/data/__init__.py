@@ -11,10 +11,26 @@ from etude.data.block_images import Blocks, block_images, signal_blocks, square_
 from etude.data.characters import Characters, omniglot
 from etude.data.elastic import elastic_deform
 from etude.data.image_data import ImageData, Part, images
-from etude.data.induction import InductionProblem, InductionTask, ListWorld, arc, list_functions, one_dimensional_arc, recorded_programs
+from etude.data.induction import (
+    InductionProblem,
+    InductionTask,
+    ListWorld,
+    arc,
+    list_functions,
+    one_dimensional_arc,
+    recorded_programs,
+)
 from etude.data.judgments import Comparison, recorded_comparisons, recorded_judgments
 from etude.data.locate import DataStatus, available
-from etude.data.logic_problems import LincLabels, Translation, folio, linc_labels, linc_translations, logic_lm_problems, logic_translations
+from etude.data.logic_problems import (
+    LincLabels,
+    Translation,
+    folio,
+    linc_labels,
+    linc_translations,
+    logic_lm_problems,
+    logic_translations,
+)
 from etude.data.modular_addition import AdditionCheckpoint, ModularAddition, addition_checkpoint, modular_addition
 from etude.data.response_world import ResponseWorld, WorldComparisons
 from etude.data.rule_worlds import LogicProblem, RuleWorld

@@ -9,7 +9,17 @@ from etude.nn.mlp import lenet_300_100
 from etude.nn.ngram_head import NGramHeads, NGramMixer, ngram_attention, ngram_mean, ngram_sum
 from etude.nn.one_layer import one_layer_transformer
 from etude.nn.pointer_generator import PointerGenerator, pointer_loss
-from etude.nn.prototype import Explanation, LossTerms, NearestExamples, PrototypeClassifier, PrototypeModel, PrototypeOutput, k_means, prototype_loss, squared_distances
+from etude.nn.prototype import (
+    Explanation,
+    LossTerms,
+    NearestExamples,
+    PrototypeClassifier,
+    PrototypeModel,
+    PrototypeOutput,
+    k_means,
+    prototype_loss,
+    squared_distances,
+)
 from etude.nn.recurrent import GatedLinearRecurrence, Recurrent, linear_recurrence
 from etude.nn.residual import ResidualNetwork
 from etude.nn.transformer import Attention, Block, Transformer, attention_mask, rotate, sinusoidal_positions

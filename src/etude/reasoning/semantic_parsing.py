@@ -1,7 +1,7 @@
 """Answering with logic: a language model translates, a prover deduces, samples vote; and the model alone, three ways.
 
 The four ways share one prompt frame, one way of sampling and one vote: `Linc` (formulas, decided by a prover),
-`Scratchpad` (the same formulas, decided by the model), `ChainOfThought` (words, then a label) and `LabelOnly` (a label).
+`Scratchpad` (the same formulas, decided by the model), `ChainOfThought` (words, then a label) and `LabelOnly`.
 
 Example:
     With the small model that comes with the extra ``llm``, or any endpoint::
