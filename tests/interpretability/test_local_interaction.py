@@ -90,6 +90,18 @@ def test_edges_and_importances_do_not_depend_on_how_a_layer_is_parametrised(x, l
 
 
 @pytest.mark.parametrize("seed", range(3))
+def test_an_ill_conditioned_layer_gets_no_directions_from_rounding(x, seed):
+    sections = rectified(seed=seed)  # the last hidden layer has as many directions as there are outputs
+    left, right = (torch.linalg.qr(torch.randn(8, 8, dtype=torch.float64, generator=seeded(s))).Q for s in (seed, 9))
+    matrix = left * torch.logspace(0, 4, 8, dtype=torch.float64) @ right
+    changed = [*sections[:1], Mapped(sections[1], behind=matrix), Mapped(sections[2], before=torch.linalg.inv(matrix))]
+    one, other = (interaction_basis(each, x) for each in (sections, changed))
+    assert one.directions == other.directions
+    assert one.directions[2] == 4
+    assert change(one.importance, other.importance) < 1e-6
+
+
+@pytest.mark.parametrize("seed", range(3))
 def test_in_a_linear_network_edges_are_diagonal_and_importances_equal(x, seed):
     sections = linear(seed=seed)
     basis = interaction_basis(sections, x, rotate_output=True)
@@ -429,6 +441,20 @@ def test_numbers_that_are_not_finite_are_refused(x):
         interaction_basis(rectified(), x.index_fill(0, torch.tensor([3]), torch.nan))
     with pytest.raises(ValueError, match=r"sections\[0\]: activations of node layer 1"):
         interaction_basis([nn.Sequential(nn.Linear(6, 8), Log()), nn.Linear(8, 2)], x)
+
+
+def test_a_layer_that_is_constant_or_ignored_is_named(x):
+    with pytest.raises(ValueError, match="node layer 1 does not vary"):
+        interaction_basis([Silent(), nn.Linear(6, 2)], x)
+    last = nn.Linear(6, 2)
+    nn.init.zeros_(last.weight)
+    with pytest.raises(ValueError, match="nothing behind node layer 0 depends on it"):
+        interaction_basis([last], x)
+
+
+class Silent(nn.Module):
+    def forward(self, x):
+        return 0 * x + 1
 
 
 class Log(nn.Module):

@@ -331,11 +331,13 @@ def interaction_basis(
         for layer in reversed(range(len(chain.sections))):
             one = moments[layer]
             variance, axes = _eigen(one.covariance() if center else one.second_moment(), limit)
+            _check_kept(variance, f"node layer {layer} does not vary over the inputs")
             scale = variance.rsqrt() if whiten else torch.ones_like(variance)
             to_basis, from_basis, importance = axes * scale, axes.T / scale[:, None], variance
             if align:
-                sensitivity = chain.sensitivity(layer, found[0][0], sources, generator, chunk)
-                importance, rotation = _eigen(from_basis @ sensitivity @ from_basis.T, limit)
+                sensitivity = chain.sensitivity(layer, from_basis, found[0][0], sources, generator, chunk)
+                importance, rotation = _eigen(sensitivity, limit)
+                _check_kept(importance, f"sections[{layer}]: nothing behind node layer {layer} depends on it")
                 root = importance.sqrt()
                 to_basis, from_basis = to_basis @ rotation * root, rotation.T @ from_basis / root[:, None]
             found.insert(0, (to_basis, from_basis, importance, _center(one, center)))
@@ -662,10 +664,20 @@ class _Chain:
                 value = run(value)
 
     def sensitivity(
-        self, layer: int, behind: Tensor, sources: int | None, generator: torch.Generator | None, chunk: int | None
+        self,
+        layer: int,
+        white: Tensor,
+        behind: Tensor,
+        sources: int | None,
+        generator: torch.Generator | None,
+        chunk: int | None,
     ) -> Tensor:
-        """M' of a node layer, given C of the next one."""
-        total, count = torch.zeros(()), 0
+        """M = R+ M' R+^T of a node layer, given its R+ and the C of the next one.
+
+        Products are written in white coordinates before they are squared: from M' itself an ill-conditioned layer would
+        get rounding errors of the square of its condition, which look like directions.
+        """
+        total, count = white.new_zeros(len(white), len(white)), 0
         for values in self.activations(layer):
             f, run = values[-1], self.calls[layer]
             with torch.no_grad():
@@ -677,8 +689,8 @@ class _Chain:
                 signs = torch.randint(2, (sources, len(f), *shape[:-1], behind.shape[1]), generator=generator)
                 vectors = (2 * signs - 1).to(f) @ behind.T
             for products in stream_vector_jacobian_products(run, f, vectors, chunk=chunk):
-                flat = products.flatten(0, -2)
-                total = flat.T @ flat if not count and not total.ndim else total.addmm_(flat.T, flat)
+                flat = products.flatten(0, -2).to(white) @ white.T
+                total.addmm_(flat.T, flat)
             count += len(f) * shape[:-1].numel()
         return total / (count * (sources or 1))
 
@@ -730,6 +742,11 @@ def _eigen(matrix: Float[Tensor, "d d"], truncation: float) -> tuple[Float[Tenso
     values, vectors = torch.linalg.eigh((matrix + matrix.T) / 2)
     kept = (values > truncation * values[-1].clamp(min=0)).nonzero()[:, 0].flip(0)
     return values[kept], vectors[:, kept]
+
+
+def _check_kept(values: Tensor, what: str) -> None:
+    if not len(values):
+        raise ValueError(f"{what}, so that it has no directions")
 
 
 def _center(moments: Moments, center: bool) -> Tensor:
