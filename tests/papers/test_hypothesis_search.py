@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from etude.data import available
-from etude.papers import hypothesis_search as module
+from etude.language import specification
 from etude.papers.hypothesis_search import Protocol, arms, examples, expressible, study, world
 from etude.reasoning import Direct, ProgramOnly
 from etude.reasoning.list_proposers import ROLES, ListNetwork, ListProposer
@@ -119,7 +119,7 @@ def test_the_protocol_of_the_paper_runs_with_a_model(monkeypatch, tmp_path):
             return f"```python\ndef {name}: return {'g' if grid else 'x'}\n```"
         return "[[1]]" if "Answer with the output" in text else "Rule: copy"
 
-    monkeypatch.setattr(module, "language_model", lambda name: ScriptedModel(reply))
+    monkeypatch.setattr(specification, "language_model", lambda name: ScriptedModel(reply))
     config = study.presets["smoke"].model_copy(update={"model": "endpoint:test", "asked": 1})
     evidence = study.run(config, engine="inline", only=["ask"], store=tmp_path, progress=False)
     assert not evidence.failures

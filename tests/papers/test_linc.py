@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from etude.data import LincLabels, LogicProblem, Translation
+from etude.language import specification
 from etude.papers import linc
 from etude.papers.linc import Protocol, study
 from etude.study import Table
@@ -106,7 +107,7 @@ def test_the_papers_own_protocol_runs_to_the_end(monkeypatch, tmp_path):
         return f"Hm.\nANSWER:\t{'True' if k == 0 else 'False'}" if "step by step" in prompt else "True"
 
     asked = []
-    monkeypatch.setattr(linc, "language_model", lambda spec: asked.append(spec) or ScriptedModel(reply))
+    monkeypatch.setattr(specification, "language_model", lambda spec: asked.append(spec) or ScriptedModel(reply))
     config = study.presets["paper"].model_copy(update={"seeds": 1, "samples": 3, "shots": 2})
     evidence = study.run(config, engine="inline", only="protocol", store=tmp_path, progress=False)
     assert not evidence.failures

@@ -39,7 +39,7 @@ import numpy as np
 
 from etude.data import InductionTask, ListWorld, arc, list_functions, one_dimensional_arc, recorded_programs
 from etude.data.induction import PRIMITIVES, ListProgram, paper_sample
-from etude.language import language_model
+from etude.language import Stored
 from etude.reasoning import Direct, HypothesisSearch, ProgramOnly, Solution, coverage_curve, pass_at_k
 from etude.reasoning.hypothesis_search import run_programs
 from etude.reasoning.list_proposers import (
@@ -348,7 +348,7 @@ def real_tasks(domain: str) -> list[InductionTask]:
 )
 def ask(lab: Lab, config: Protocol, *, domain: Literal["arc", "arc-1d", "list functions"], method: str) -> None:
     """The paper's protocol with a language model: one row a task."""
-    lm, one_row = language_model(config.model), domain == "arc-1d"
+    lm, one_row = Stored(config.model, lab.cached), domain == "arc-1d"
     with Sandbox(TOUR, minimum=config.isolation) as sandbox:
         if method == "direct":
             solver: Direct | ProgramOnly | HypothesisSearch = Direct(lm, temperature=0.5)

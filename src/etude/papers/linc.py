@@ -42,7 +42,7 @@ from etude.data import (
 )
 from etude.data.rule_worlds import LABELS
 from etude.errors import Unavailable
-from etude.language import Message, language_model, majority_vote, mcnemar
+from etude.language import Message, Stored, majority_vote, mcnemar
 from etude.reasoning import (
     ChainOfThought,
     LabelOnly,
@@ -381,7 +381,7 @@ EXAMPLES = (
 @study.measure(seeds=1, over=lambda config: grid(grammar=[True, False]))
 def small_parser(lab: Lab, config: Protocol, *, grammar: bool) -> None:
     """Sentences of generated worlds, translated one by one by a small model with and without a grammar."""
-    model = language_model(config.small_model)
+    model = Stored(config.small_model, lab.cached)
     rows = drawn("train", max(3, config.sentences // 10), (0, 1, 2), lab.generator("sentences").initial_seed())
     sentences = [pair for row in rows for pair in zip(row["premises"], row["formulas"])][: config.sentences]
     shots: list[Message] = [{"role": "system", "content": TRANSLATE}]
@@ -436,7 +436,7 @@ def protocol(lab: Lab, config: Protocol, *, mode: str, problems: str) -> None:
         raise Unavailable("no model is named for the paper's own protocol", "Give one: --model endpoint:NAME")
     chosen = provable_folio() if problems == "folio" else logic_lm_problems("ProofWriter")[:360]
     voter = MODES[mode](
-        language_model(config.model),
+        Stored(config.model, lab.cached),
         worked_examples(config.shots),
         k=config.samples,
         max_tokens=1024 if problems == "folio" else 4096,

@@ -49,7 +49,7 @@ from torch import Tensor
 
 from etude.data import Comparison, ResponseWorld, WorldComparisons, recorded_comparisons, recorded_judgments
 from etude.data.response_world import DEFECTS, WEIGHTS
-from etude.language import language_model
+from etude.language import Stored, language_model
 from etude.language.aspect_judges import AspectJudges, fit_judges, hashed
 from etude.language.judge_bias import role_weights, winners_of
 from etude.language.juries import Judge, LogprobJudge, WideDeep, baseline
@@ -374,7 +374,7 @@ PARTS = 4
 @study.measure(seeds=1, over=lambda config: grid(part=list(range(PARTS))))
 def live(lab: Lab, config: Protocol, *, part: int) -> None:
     """A small model asked which of two responses is better, in both orders, and the jury that swaps."""
-    judge = LogprobJudge(named(config.live_model), most_characters=config.characters)
+    judge = LogprobJudge(Stored(config.live_model, lab.cached, named), most_characters=config.characters)
     jury, once = WideDeep(judge, 1, [""]), WideDeep(judge, 1, [""], swap=False)
     comparisons = recorded_comparisons("LLMEval^2")[: config.live]
     for item in lab.track(range(part, len(comparisons), PARTS), "comparisons"):
@@ -405,7 +405,7 @@ def labels_of(comparison: Comparison) -> tuple[int | None, int | None]:
 @study.measure(seeds=1, since="paper", over=lambda config: grid(name=list(config.panel_sets)))
 def panel(lab: Lab, config: Protocol, *, name: str) -> None:
     """The paper's own jury, with roles that the model proposes, beside judges without roles at as many calls."""
-    model = named(config.model)
+    model = Stored(config.model, lab.cached, named)
     comparisons = recorded_comparisons(name)[: config.panel_items]
     seed = lab.generator("replies").initial_seed() % 2**31
     wide = WideDeep(model, 2, "auto", max_roles=config.panel_roles, seed=seed)
