@@ -50,7 +50,7 @@ def test_readme_example_runs(number, tmp_path):
 
 def test_readme_has_examples_and_a_place_for_the_scoreboard():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert len(python_blocks("README.md")) == 3
+    assert len(python_blocks("README.md")) == 4
     assert text.index("<!-- scoreboard -->") < text.index("<!-- /scoreboard -->")
 
 
