@@ -16,11 +16,11 @@ The paper's results are on MNIST after 1,500 epochs; what it says of R1 and R2 i
 epochs on part of Fashion-MNIST. Its cars rendered from 11 angles are not to be had.
 `paper` needs a GPU for hours; `--data fashion-mnist` is the paper's second set.
 
-What was learnt: after nine epochs, where the paper trains for 1,500, the network is six points behind a linear head, and
-it is the prototypes that cost them, not the autoencoder. R1 brings decoded prototypes nearer to images, by less than was
-asked. Half of the prototypes weigh for another class than that of the images around them, and the nearest one names the
-decision in two cases of five: what decides are sums over near and far ones. Centres of k-means on the codes of a network
-that knows of no prototypes do better on each of these counts.
+What was learnt: after nine epochs, where the paper trains for 1,500, the network is six points behind a linear head,
+and it is the prototypes that cost them, not the autoencoder. R1 brings decoded prototypes nearer to images, by less
+than was asked. Half of the prototypes weigh for another class than that of the images around them, and the nearest one
+names the decision in two cases of five: what decides are sums over near and far ones. Centres of k-means on the codes
+of a network that knows of no prototypes do better on each of these counts.
 
 Source: Li, Liu, Chen and Rudin, AAAI 2018 (arXiv 1710.04806), sections 3 and 4, and the authors' program.
 """
