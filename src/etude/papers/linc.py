@@ -535,8 +535,8 @@ def right_at(table: Table, depth: int, column: str = "right") -> Quantity:
 
 @study.claim(
     reported="chain of thought 98 to 48 %, LINC 100 to 100 % (GPT-4, depth 0 to 5)",
-    deviation="small networks trained here on generated worlds; the classifier is at chance at depths 1 and 2 too, which "
-    "it was trained on, so its loss is no decay; three seeds in the dossier, five here",
+    deviation="small networks trained here on generated worlds; the classifier is at chance at depths 1 and 2 too, "
+    "on which it was trained, so its loss is no decay; three seeds in the dossier, five here",
 )
 def proving_does_not_decay_with_depth(e: Evidence[Protocol]) -> Rule:
     """At depth 5 parser and prover beat a trained classifier by 15 points, and lose at most 5 against depth 0."""
