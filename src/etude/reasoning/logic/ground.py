@@ -24,6 +24,8 @@ from etude.reasoning.logic.outcome import Outcome, OutOfTime, OutsideFragment
 
 EAGER = 30_000
 """Up to so many literals in all instances, all are made at once."""
+_NUMBERED = 1_000_000
+"""Up to so many atoms that could be, they are numbered by position."""
 _CONFLICTS = 5_000
 """Conflicts between two looks at the clock."""
 
@@ -67,10 +69,14 @@ class Ground:
         self._constants = _constants(groups, symbols.constants)
         laws = _laws_of_equality(groups) if symbols.equality else []
         size = len(self._constants)
-        literals = sum(len(c.literals) * size**c.variables for c in itertools.chain(laws, *groups))
+        clauses = [*laws, *itertools.chain.from_iterable(groups)]
+        literals = sum(len(clause.literals) * size**clause.variables for clause in clauses)
+        # Numbering atoms by position gives a number to each that could be, and the solver room for each number.
+        arities = {predicate: len(terms) for clause in clauses for _, predicate, terms in clause.literals}
+        atoms = sum(size**arity for arity in arities.values())
         self._atoms: _DenseAtoms | _SparseAtoms
-        if literals <= eager:
-            self._atoms = _DenseAtoms(itertools.chain(laws, *groups), self._constants)
+        if literals <= eager and atoms <= _NUMBERED:
+            self._atoms = _DenseAtoms(clauses, self._constants)
         else:
             self._atoms = _SparseAtoms(self._constants)
         self._solver = Minisat22()
