@@ -324,3 +324,13 @@ def test_enumeration_refuses_what_it_cannot_enumerate():
 def test_verdicts_are_apart():
     assert len({verdict.value for verdict in Verdict}) == 5
     assert entailment_module.ENGINES == ENGINES
+
+
+def test_a_predicate_of_many_places_takes_neither_memory_nor_time():
+    names = [f"C{number}" for number in range(13)]
+    premises = [f"Colleges({', '.join(names)})", "Private(YALE)", "Moved(YALE, NEWHAVEN)"]
+    conclusion = "exists x.(Private(x) & Moved(x, NEWHAVEN))"
+    assert entails(premises, conclusion, engine="ground", timeout=5).verdict is Verdict.TRUE
+    open_question = entails([*premises, "Organised(YALE, Parts(N27))"], "Private(NEWHAVEN)", engine="z3", timeout=5)
+    assert open_question.verdict is Verdict.UNCERTAIN
+    assert open_question.countermodel is None

@@ -39,6 +39,7 @@ import numpy as np
 
 from etude.data import InductionTask, ListWorld, arc, list_functions, one_dimensional_arc, recorded_programs
 from etude.data.induction import PRIMITIVES, ListProgram, paper_sample
+from etude.errors import Unavailable
 from etude.language import Stored
 from etude.reasoning import Direct, HypothesisSearch, ProgramOnly, Solution, coverage_curve, pass_at_k
 from etude.reasoning.hypothesis_search import run_programs
@@ -342,12 +343,11 @@ def real_tasks(domain: str) -> list[InductionTask]:
     return [known[name] for name in paper_sample("arc" if domain == "arc" else "arc-1d")]
 
 
-@study.measure(
-    seeds=1,
-    over=lambda config: grid(domain=list(DOMAINS), method=["direct", "programs", "hypotheses"]) if config.model else [],
-)
+@study.measure(seeds=1, over=lambda config: grid(domain=list(DOMAINS), method=["direct", "programs", "hypotheses"]))
 def ask(lab: Lab, config: Protocol, *, domain: Literal["arc", "arc-1d", "list functions"], method: str) -> None:
     """The paper's protocol with a language model: one row a task."""
+    if not config.model:
+        raise Unavailable("no model is named for the paper's own protocol", "Give one: --model endpoint:NAME")
     lm, one_row = Stored(config.model, lab.cached), domain == "arc-1d"
     with Sandbox(TOUR, minimum=config.isolation) as sandbox:
         if method == "direct":

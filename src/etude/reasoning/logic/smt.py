@@ -28,6 +28,8 @@ from etude.reasoning.logic.outcome import Outcome
 
 _GRACE = 1.0
 """Seconds after which a solver that has not seen its own limit is interrupted from outside."""
+_ENTRIES = 10_000
+"""The most entries of predicates and functions that are asked of z3's model one by one."""
 
 
 class Z3:
@@ -122,10 +124,11 @@ class Z3:
         return self._functions[term.name](*[self._term(argument, values) for argument in term.arguments])
 
     def _model(self, model: Any) -> Interpretation | None:
-        """z3's model, whose domain is the finite universe it names; None if it names none."""
+        """z3's model, whose domain is the finite universe it names; None if it names none, or tables would be long."""
         z3 = self._z3
         universe = [value for sort in model.sorts() for value in model.get_universe(sort)]
-        if not universe:
+        arities = [*self._symbols.predicates.values(), *self._symbols.functions.values()]
+        if not universe or sum(len(universe) ** arity for arity in arities) > _ENTRIES:
             return None
         names = {value.sexpr(): f"e{number}" for number, value in enumerate(universe)}
 
