@@ -214,7 +214,7 @@ class ReadProblems:
     """
 
     premises: Int[Tensor, "worlds sentences length"]
-    questions: Int[Tensor, "worlds questions length"]
+    questions: Int[Tensor, "worlds questions words"]
     labels: Int[Tensor, "worlds questions"]
 
     def __len__(self) -> int:
