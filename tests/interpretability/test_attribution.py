@@ -1,6 +1,7 @@
 """Gradients against differences, rankings and masks against brute force, and DiffROAR where its value is known."""
 
 import copy
+import weakref
 from functools import partial
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from torch import nn
 
 from etude.interpretability import (
+    UnmaskedLoader,
     attribute,
     diffroar,
     diffroar_intervals,
@@ -454,3 +456,51 @@ def test_bad_evaluations_are_refused_before_anything_is_trained():
             diffroar(**{**good, **change})
     with pytest.raises(ValueError, match="seeds: none"):
         predictive_power(make_model, never, train, test, [])
+
+
+# ---- loaders -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("keep", ["top", "bottom"])
+def test_a_loader_is_masked_as_its_tensors_are(model, keep):
+    x, y = batch(23)
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, y), batch_size=5)
+    masked = UnmaskedLoader(loader, model, 0.25, keep, fill=-1.0)
+    whole = unmask(x, rank_features(attribute(model, x)), 0.25, keep, fill=-1.0)
+    assert len(masked) == 5
+    assert model.training
+    for _ in range(2):
+        parts, labels = zip(*masked)
+        assert torch.equal(torch.cat(parts), whole)
+        assert torch.equal(torch.cat(labels), y)
+
+
+def test_a_masked_loader_holds_one_batch_at_a_time(model):
+    alive = []
+
+    def endless():
+        while True:
+            x, y = batch(3)
+            alive.append(weakref.ref(x))
+            yield x, y
+
+    for count, _ in enumerate(UnmaskedLoader(endless(), model, 0.5)):
+        assert sum(ref() is not None for ref in alive) <= 2
+        if count == 20:
+            break
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"loader": torch.zeros(3, 2)}, TypeError, "loader: a Tensor"),
+        ({"loader": [torch.zeros(3, 2, 4, 4)]}, TypeError, r"pairs \(inputs, labels\)"),
+        ({"fraction": 0.0}, ValueError, "fraction=0.0"),
+        ({"keep": "middle"}, ValueError, "keep='middle'"),
+        ({"reduce": "row"}, ValueError, "reduce='row'"),
+    ],
+)
+def test_a_masked_loader_names_what_it_does_not_take(model, arguments, error, message):
+    given = {"loader": [batch()], "model": model, "fraction": 0.5} | arguments
+    with pytest.raises(error, match=message):
+        list(UnmaskedLoader(**given))

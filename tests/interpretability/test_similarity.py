@@ -166,6 +166,16 @@ def test_tiny_and_huge_activations_are_compared_in_single_precision():
     assert far == pytest.approx(float(expected), rel=1e-3)
 
 
+@pytest.mark.parametrize("offset", [0.0, 0.5, 1.0, 2.0, 30.0])
+def test_the_gram_matrix_is_as_exact_whichever_way_it_is_centred(offset):
+    x = draw(40, 600, dtype=torch.float32) + offset
+    x[:, :300] -= offset  # the mean is not alike everywhere
+    wide = x.double() - x.double().mean(0)
+    exact = wide @ wide.T
+    assert (gram(x) - exact).abs().max() < 3e-6 * exact.diagonal().max()
+    assert torch.equal(gram(x), gram(x).T)
+
+
 def test_half_precision_and_autocast_are_computed_in_single_precision():
     x, y = draw(30, 8).bfloat16(), draw(30, 5, seed=1).bfloat16()
     expected = linear_cka(x.float(), y.float())

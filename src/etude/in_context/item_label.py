@@ -149,7 +149,7 @@ class Marginal:
             if not self._even:
                 # Exponential times with these rates: the order of arrivals is the order of such draws.
                 keys = keys.log_().neg_().div_(self.probabilities.float())
-            return keys.topk(count, dim=1, largest=False).indices
+            return _order(keys)[:, :count] if len(self) <= _FEW else keys.topk(count, dim=1, largest=False).indices
         rows = self.sample((n, count), generator)
         earlier = torch.ones(count, count, dtype=torch.bool, device=rows.device).tril(-1)
         again = torch.arange(n, device=rows.device)
@@ -240,20 +240,32 @@ class GaussianItems:
     ) -> Float[Tensor, "n count dim"]:
         """An item of each class; arguments as for `Items`."""
         spread = 1 / math.sqrt(self.dim * (1 + self.noise**2))
-        if fresh:
-            n = len(classes)
-            new = torch.empty(n * fresh, self.dim, device=self.device).normal_(0, spread, generator=generator)
-            own = classes - self.classes
-            items = functional.embedding(own.clamp(min=0) + fresh * torch.arange(n, device=self.device)[:, None], new)
-            # Sequences of new classes alone are common; on a GPU looking whether these are would hold up the step.
-            if self.device.type != "cpu" or int(own.min()) < 0:
-                trained = functional.embedding(classes.clamp(max=self.classes - 1), self._shrunk)
-                items = torch.where((own >= 0)[..., None], items, trained)
-        else:
+        if not fresh:
             items = functional.embedding(classes, self._shrunk)
+        elif self.device.type == "cpu" and int(classes.min()) < self.classes:
+            # Of the sequences only some have new classes; means are drawn for those alone.
+            items = functional.embedding(classes.clamp(max=self.classes - 1), self._shrunk)
+            some = (classes.amax(1) >= self.classes).nonzero()[:, 0]
+            theirs = classes[some]
+            made = self._new(theirs, fresh, spread, generator)
+            if len(some) and int(theirs.min()) < self.classes:
+                made = torch.where((theirs >= self.classes)[..., None], made, items[some])
+            items[some] = made
+        else:
+            items = self._new(classes, fresh, spread, generator)
+            if self.device.type != "cpu":  # looking whether all classes are new would hold up the step
+                trained = functional.embedding(classes.clamp(max=self.classes - 1), self._shrunk)
+                items = torch.where((classes >= self.classes)[..., None], items, trained)
         if self.noise:
             items += torch.empty_like(items).normal_(0, self.noise * spread, generator=generator)
         return items
+
+    def _new(self, classes: Tensor, fresh: int, spread: float, generator: torch.Generator) -> Tensor:
+        """Means of new classes, `fresh` of them for each sequence."""
+        n = len(classes)
+        new = torch.empty(n * fresh, self.dim, device=self.device).normal_(0, spread, generator=generator)
+        own = (classes - self.classes).clamp(min=0)
+        return functional.embedding(own + fresh * torch.arange(n, device=self.device)[:, None], new)
 
 
 class ExemplarItems:
@@ -436,6 +448,7 @@ class ItemLabelTask:
         self.items, self.multiplicity, self.distinct = items, multiplicity, distinct
         self.pairs, self.p_bursty, self.p_novel = pairs, p_bursty, p_novel
         self.ways, self.shots = self._burst(ways, shots)
+        self._patterns: dict[tuple[int, int], Tensor] = {}
         if p_novel:
             self._check_novel(self.ways, self.shots, self.labels)
         self.marginal = Marginal.zipf(classes, zipf_exponent, items.device)
@@ -557,11 +570,14 @@ class ItemLabelTask:
     # says which of them stands at each place.
 
     def _slots(self, n: int, ways: int, shots: int, generator: torch.Generator) -> Tensor:
-        place = torch.arange(self.pairs, device=generator.device)
-        pattern = torch.where(place < ways * shots, place // shots, place - ways * (shots - 1))
-        order = torch.rand(n, self.pairs, generator=generator, device=generator.device).argsort(1)
+        pattern = self._patterns.get((ways, shots))
+        if pattern is None:
+            place = torch.arange(self.pairs, device=generator.device)
+            pattern = torch.where(place < ways * shots, place // shots, place - ways * (shots - 1))
+            self._patterns[ways, shots] = pattern
+        keys = torch.rand(n, self.pairs, generator=generator, device=generator.device)
         target = torch.randint(ways, (n, 1), generator=generator, device=generator.device)
-        return torch.cat([pattern[order], target], 1)
+        return torch.cat([pattern[_order(keys)], target], 1)
 
     def _ways(self, n: int, generator: torch.Generator) -> Tensor:
         if self.distinct is None:
@@ -694,10 +710,12 @@ def encode(
     if items.shape[2:] != (width,):
         raise ValueError(f"label_vectors of width {width}: items have shape {tuple(items.shape[2:])}; give the same")
     # On a GPU looking at the numbers would hold up the step.
-    if labels.device.type == "cpu" and not 0 <= int(labels.min()) <= int(labels.max()) < len(label_vectors):
-        raise ValueError(f"labels {int(labels.min())} to {int(labels.max())}: label_vectors has 0 to "
-                         f"{len(label_vectors) - 1}")  # fmt: skip
-    encoded = items.new_zeros(n, tokens, positions + width)
+    if labels.device.type == "cpu":
+        least, most = map(int, labels.aminmax())
+        if not 0 <= least <= most < len(label_vectors):
+            raise ValueError(f"labels {least} to {most}: label_vectors has 0 to {len(label_vectors) - 1}")
+    encoded = items.new_empty(n, tokens, positions + width)
+    encoded[..., :positions] = 0
     encoded[:, 0::2, positions:] = items
     encoded[:, 1::2, positions:] = functional.embedding(labels, label_vectors)
     start = torch.randint(positions - tokens + 1, (n, 1), generator=generator, device=generator.device)
@@ -767,6 +785,11 @@ def context_label_accuracy(logits: Float[Tensor, "n labels"], sequences: ItemLab
         sequences: what was asked.
     """
     return (sequences.labels == logits.argmax(1, keepdim=True)).any(1).float().mean()
+
+
+def _order(keys: Tensor) -> Tensor:
+    """Places of each row's numbers in ascending order. numpy sorts short rows several times as fast as torch."""
+    return keys.argsort(1) if keys.device.type != "cpu" else torch.from_numpy(keys.numpy().argsort(1))
 
 
 def _at_least(name: str, value: float, least: int) -> None:

@@ -2,6 +2,7 @@
 
 from etude.interpretability.attribution import (
     Attribution,
+    UnmaskedLoader,
     attribute,
     diffroar,
     diffroar_intervals,
@@ -89,6 +90,7 @@ __all__ = [
     "Stitch",
     "UnitClusters",
     "UnitMatch",
+    "UnmaskedLoader",
     "ablate_directions",
     "ablate_edges",
     "attribute",

@@ -17,7 +17,7 @@ from __future__ import annotations
 import hashlib
 import math
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -41,6 +41,7 @@ Side = Literal["top", "bottom"]
 
 __all__ = [
     "Attribution",
+    "UnmaskedLoader",
     "attribute",
     "diffroar",
     "diffroar_intervals",
@@ -283,6 +284,70 @@ def unmask(
         ValueError: an argument out of its range, shapes that do not fit, or a fill that is not finite.
     """
     return _filled(x, kept_entries(_checked_ranking(x, ranking), fraction, keep, x.shape[1:]), _checked_fill(x, fill))
+
+
+class UnmaskedLoader:
+    """A loader whose inputs have only a fraction left, attributed and masked batch by batch as they are read.
+
+    Nothing of them is kept, so the data may be larger than memory. In a loop of one's own::
+
+        for keep in ("top", "bottom"):
+            network = train(UnmaskedLoader(train_loader, model, 0.1, keep))      # a fresh network, in your own loop
+            accuracy = evaluate(network, UnmaskedLoader(test_loader, model, 0.1, keep))
+
+    and the accuracies of both sides go to `diffroar_intervals` as rows like those of `diffroar`. Where many passes are
+    made over data that do fit into memory, `attribute` and `diffroar` save attributing anew each time.
+
+    Args:
+        loader: batches of inputs and labels; inputs are moved to the device of the model.
+        model: the network whose attributions rank the numbers: (n, ...) -> logits (n, classes). It is not trained.
+        fraction: kept, in (0, 1].
+        keep: ``"top"`` or ``"bottom"``.
+        method: as for `attribute`; the class is the one that the model predicts.
+        reduce: as for `rank_features`.
+        fill: as for `unmask`.
+        generator: draws the order of ties, anew in each pass.
+
+    Yields:
+        Masked inputs and the labels as they came.
+
+    Raises:
+        TypeError: `loader` is a tensor or cannot be gone through, or a batch is not a pair (inputs, labels).
+        ValueError: a fraction, side or `reduce` that is not accepted; and as `attribute`, when it is read.
+    """
+
+    def __init__(
+        self,
+        loader: Iterable[Any],
+        model: nn.Module,
+        fraction: float,
+        keep: Side = "top",
+        *,
+        method: Attribution = input_gradient,
+        reduce: Literal["entry", "pixel"] = "entry",
+        fill: float | Float[Tensor, "*shape"] = 0.0,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        if isinstance(loader, Tensor) or not isinstance(loader, Iterable):
+            raise TypeError(f"loader: a {type(loader).__name__} was given; batches of inputs and labels are accepted")
+        kept_entries(torch.zeros(1, 1, dtype=torch.long), fraction, keep, (1,))
+        if reduce not in ("entry", "pixel"):
+            raise ValueError(f"reduce={reduce!r}: give 'entry' or 'pixel'")
+        self.loader, self.model, self.fraction, self.keep = loader, unwrap(model), fraction, keep
+        self.method, self.reduce, self.fill, self.generator = method, reduce, fill, generator
+
+    def __len__(self) -> int:
+        return len(self.loader)  # type: ignore[arg-type]
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        like = next(self.model.parameters(), torch.empty(0))
+        for batch in self.loader:
+            if not (isinstance(batch, (tuple, list)) and len(batch) == 2):
+                raise TypeError(f"loader: it gives a {type(batch).__name__}; pairs (inputs, labels) are accepted")
+            x = batch[0].to(like.device)
+            found = attribute(self.model, x, method=self.method, chunk=max(1, len(x)))
+            ranking = rank_features(found, self.reduce, self.generator)
+            yield unmask(x, ranking, self.fraction, self.keep, self.fill), batch[1]
 
 
 # ---- evaluation ------------------------------------------------------------------------------------------------------

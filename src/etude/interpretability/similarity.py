@@ -252,8 +252,9 @@ def error_consistency(
 class _CentredGram(torch.autograd.Function):
     """K = X_c X_c^T and ||mean||^2, the latter without a gradient.
 
-    A processor computes half of K, as it is symmetric, from 512 features at a time, so that their centred copy stays in
-    its cache; the gradient (G + G') X_c, centred, takes one product instead of two.
+    A processor computes half of K, as it is symmetric, and centres K instead of X where that costs no precision: where
+    the features' variance is not small beside their squares. The gradient (G + G') X_c, centred, takes one product
+    instead of two.
     """
 
     @staticmethod
@@ -262,17 +263,22 @@ class _CentredGram(torch.autograd.Function):
             mean = x.mean(0)
             centred = x - mean
             return centred @ centred.T, mean.square().sum()
-        rank_k_product = blas.dsyrk if x.dtype == torch.float64 else blas.ssyrk
-        upper = x.new_zeros(len(x), len(x)).numpy().T
-        square = x.new_zeros(())
-        for features in x.detach().split(512, dim=1):
+        x = x.detach()
+        some = x[:, :: max(1, x.shape[1] // 64)]
+        if _varies_enough(some.var(0, correction=0).sum(), some.square().mean(0).sum()):
+            raw = _symmetric(_half_gram(x, None))
+            means = raw.mean(0)
+            mean_square = means.mean()
+            total = raw.diagonal().mean()
+            if _varies_enough(total - mean_square, total):
+                return raw - (means + means[:, None] - mean_square), mean_square  # symmetric to the last bit
+        # From 512 features at a time, so that their centred copy stays in the cache.
+        half, square = x.new_zeros(len(x), len(x)), x.new_zeros(())
+        for features in x.split(512, dim=1):
             mean = features.mean(0)
             square += mean.square().sum()
-            # BLAS keeps matrices by columns, so X is X^T to it; what is below the diagonal stays zero.
-            centred = (features - mean).numpy().T
-            upper = rank_k_product(1.0, centred, trans=1, beta=1.0, c=upper, overwrite_c=True)
-        half = torch.from_numpy(upper)
-        return (half + half.triu(1).T).T, square
+            half = _half_gram(features - mean, half)
+        return _symmetric(half), square
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor], output: tuple[Tensor, Tensor]) -> None:
@@ -284,6 +290,23 @@ class _CentredGram(torch.autograd.Function):
         (x,) = ctx.saved_tensors
         product = (gradient + gradient.T) @ (x - x.mean(0))
         return product - product.mean(0)
+
+
+def _half_gram(x: Tensor, onto: Tensor | None) -> Tensor:
+    """The lower half of X X^T, added to a matrix; what is above its diagonal stays as it was, zero."""
+    rank_k_product = blas.dsyrk if x.dtype == torch.float64 else blas.ssyrk
+    c = (x.new_zeros(len(x), len(x)) if onto is None else onto).numpy()
+    # BLAS keeps matrices by columns, so X is X^T to it.
+    return torch.from_numpy(rank_k_product(1.0, x.numpy().T, trans=1, beta=1.0, c=c.T, overwrite_c=True).T)
+
+
+def _symmetric(half: Tensor) -> Tensor:
+    return half + half.tril(-1).T
+
+
+def _varies_enough(variance: Tensor, square: Tensor) -> bool:
+    """Whether subtracting the mean's part from sums of squares costs less than two bits."""
+    return bool(variance > square / 4)
 
 
 class _Side(NamedTuple):
