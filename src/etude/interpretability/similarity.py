@@ -264,14 +264,14 @@ class _CentredGram(torch.autograd.Function):
             centred = x - mean
             return centred @ centred.T, mean.square().sum()
         x = x.detach()
-        some = x[:, :: max(1, x.shape[1] // 64)]
-        if _varies_enough(some.var(0, correction=0).sum(), some.square().mean(0).sum()):
+        some = x[:: max(1, len(x) // 8)]  # a few samples tell which way to go; all of them, whether it was right
+        if _varies_enough(some.mean(0).square().sum(), some.square().sum() / len(some)):
             raw = _symmetric(_half_gram(x, None))
             means = raw.mean(0)
             mean_square = means.mean()
-            total = raw.diagonal().mean()
-            if _varies_enough(total - mean_square, total):
-                return raw - (means + means[:, None] - mean_square), mean_square  # symmetric to the last bit
+            if _varies_enough(mean_square, raw.diagonal().mean()):
+                means -= mean_square / 2
+                return raw.sub_(means + means[:, None]), mean_square  # symmetric to the last bit
         # From 512 features at a time, so that their centred copy stays in the cache.
         half, square = x.new_zeros(len(x), len(x)), x.new_zeros(())
         for features in x.split(512, dim=1):
@@ -301,12 +301,14 @@ def _half_gram(x: Tensor, onto: Tensor | None) -> Tensor:
 
 
 def _symmetric(half: Tensor) -> Tensor:
-    return half + half.tril(-1).T
+    both = half + half.T
+    both.diagonal().mul_(0.5)
+    return both
 
 
-def _varies_enough(variance: Tensor, square: Tensor) -> bool:
-    """Whether subtracting the mean's part from sums of squares costs less than two bits."""
-    return bool(variance > square / 4)
+def _varies_enough(mean_square: Tensor, square: Tensor) -> bool:
+    """Whether taking the squared mean from the mean square costs less than two bits."""
+    return bool(mean_square < 0.75 * square)
 
 
 class _Side(NamedTuple):
