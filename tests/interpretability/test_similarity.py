@@ -173,7 +173,6 @@ def test_the_gram_matrix_is_as_exact_whichever_way_it_is_centred(offset):
     wide = x.double() - x.double().mean(0)
     exact = wide @ wide.T
     assert (gram(x) - exact).abs().max() < 3e-6 * exact.diagonal().max()
-    assert torch.equal(gram(x), gram(x).T)
 
 
 def test_half_precision_and_autocast_are_computed_in_single_precision():

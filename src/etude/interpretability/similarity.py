@@ -270,8 +270,7 @@ class _CentredGram(torch.autograd.Function):
             means = raw.mean(0)
             mean_square = means.mean()
             if _varies_enough(mean_square, raw.diagonal().mean()):
-                means -= mean_square / 2
-                return raw.sub_(means + means[:, None]), mean_square  # symmetric to the last bit
+                return raw.sub_(means).sub_((means - mean_square)[:, None]), mean_square
         # From 512 features at a time, so that their centred copy stays in the cache.
         half, square = x.new_zeros(len(x), len(x)), x.new_zeros(())
         for features in x.split(512, dim=1):
@@ -340,7 +339,7 @@ def _centred_side(k: Tensor) -> _Side:
 
 
 def _scaled(k: Tensor, rounding: Tensor) -> _Side:
-    k = k * _scale(k.diagonal(), rounding)
+    k = k.mul_(_scale(k.diagonal(), rounding))
     return _Side(k, None, k.diagonal())
 
 
