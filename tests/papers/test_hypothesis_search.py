@@ -28,6 +28,7 @@ def evidence(tmp_path_factory):
 def test_every_claim_is_judged_without_an_error(evidence):
     verdicts = judged(study, evidence)
     few = {
+        "a-small-language-model-is-too-weak",
         "recorded-programs-do-what-was-published",
         "verification-is-strong-evidence",
         "the-sandbox-contains-every-attack",
@@ -129,6 +130,27 @@ def test_the_protocol_of_the_paper_runs_with_a_model(monkeypatch, tmp_path):
     # six hypotheses, a summary, two hypotheses with three programs, one repair a behaviour
     assert (chosen["replies"] == 6 + 1 + 6 + 1).all()
     assert set(rows["method"]) == {"direct", "programs", "hypotheses"}
+
+
+def test_a_small_model_is_asked_real_tasks(monkeypatch, tmp_path):
+    if not DATA:
+        pytest.skip("ARC or what was recorded is not at hand")
+
+    def reply(prompt, sample):
+        if "Write" not in prompt[-1]["content"]:
+            return "[[1]]"
+        return "def transform(x): return sorted(x)" if "numbers: list" in str(prompt) else "transform_grid = None"
+
+    monkeypatch.setattr(specification, "language_model", lambda name: ScriptedModel(reply))
+    config = study.presets["smoke"].model_copy(update={"small_tasks": 30})
+    evidence = study.run(config, engine="inline", only=["ask_small"], store=tmp_path, progress=False)
+    rows = evidence["ask_small"].frame
+    assert (rows.groupby(["domain", "method"]).size() == 30).all()
+    assert len(rows) == 2 * 3 * 30
+    # Sorting solves one of these thirty list functions, with and without hypotheses.
+    solved = rows[rows["solved"]]
+    assert list(solved["task"].str.endswith("c006_1")) == [True, True]
+    assert study.claims["a-small-language-model-is-too-weak"](evidence).judge("weak", 0.05).status == "holds"
 
 
 def test_presets_are_what_they_say():

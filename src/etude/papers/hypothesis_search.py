@@ -112,7 +112,9 @@ class Protocol(Config):
     small_model: str = "local"
     """The small language model, as `etude.language.language_model` takes it."""
     small_tasks: int = 18
-    """Tasks of each kind that it is asked."""
+    """Tasks of each kind that it is asked, 0 for none."""
+    small_tokens: int = 120
+    """The most tokens of a program it writes."""
     isolation: Literal["bwrap", "subprocess"] = "subprocess"
     """The weakest level of isolation at which programs of a language model run."""
     model: str = ""
@@ -141,7 +143,7 @@ study = Study(
         "smoke": Protocol(
             tasks=4, training_tasks=64, steps=4, batch=16, width=16, half_width=8, layers=1, hypotheses=6, kept=2,
             programs=3, feedback=1, functions=4, recorded=12, attacks=20,
-            small_tasks=1,
+            small_tasks=0,
             seeds=2,
         ),
         "laptop": Protocol(),
@@ -379,16 +381,26 @@ def ask(lab: Lab, config: Protocol, *, domain: Literal["arc", "arc-1d", "list fu
         put(lab, solver, real_tasks(domain)[: config.asked], domain)
 
 
-@study.measure(seeds=1, over=grid(domain=list(DOMAINS[1:]), method=["direct", "programs", "hypotheses"]))
+def small_cells(config: Protocol) -> list[dict[str, str]]:
+    """What the small language model is asked; nothing where it is asked no task."""
+    methods = ["direct", "programs", "hypotheses"] if config.small_tasks else []
+    return grid(domain=list(DOMAINS[1:]), method=methods)
+
+
+@study.measure(seeds=1, over=small_cells)
 def ask_small(lab: Lab, config: Protocol, *, domain: Literal["arc-1d", "list functions"], method: str) -> None:
-    """The small language model: one direct answer, four programs, or two hypotheses with two programs each."""
-    lm = LanguageModelProposer(Stored(config.small_model, lab.cached), hypothesis_tokens=60, program_tokens=200)
+    """The small language model: one direct answer, two programs, or two hypotheses with a program each."""
+    lm = LanguageModelProposer(
+        Stored(config.small_model, lab.cached),
+        hypothesis_tokens=config.small_tokens // 3,
+        program_tokens=config.small_tokens // (2 if method == "direct" else 1),
+    )
     with Sandbox(TOUR, minimum=config.isolation) as sandbox:
         solver = {
             "direct": Direct(lm, temperature=0.0),
-            "programs": ProgramOnly(lm, n_programs=4, sandbox=sandbox),
+            "programs": ProgramOnly(lm, n_programs=2, sandbox=sandbox),
             "hypotheses": HypothesisSearch(
-                lm, n_hypotheses=2, n_programs=2, max_feedback=0, t_hypothesis=0.7, filter=None, sandbox=sandbox
+                lm, n_hypotheses=2, n_programs=1, max_feedback=0, t_hypothesis=0.7, filter=None, sandbox=sandbox
             ),
         }[method]
         tasks = real_tasks(domain)
@@ -462,7 +474,12 @@ def asked(e: Evidence[Protocol], method: str) -> Quantity:
     return e[ask].at(domain="arc", method=method).per("task")["solved"].astype(float)
 
 
-@study.claim(reported="(not in the paper, which asks GPT-4)")
+def asked_the_small_model(config: Protocol) -> bool | str:
+    """Whether the small language model is asked anything."""
+    return config.small_tasks > 0 or "the small language model is asked no task"
+
+
+@study.claim(reported="(not in the paper, which asks GPT-4)", when=asked_the_small_model)
 def a_small_language_model_is_too_weak(e: Evidence[Protocol]) -> Rule:
     """A language model of 135 million weights solves fewer than one real task in five, by programs or by hypotheses."""
     rows = e[ask_small].frame
