@@ -116,6 +116,7 @@ def test_many_inputs_a_chunk_at_a_time_and_the_predicted_class(model):
     assert torch.equal(found, input_gradient(model, x, predicted, of="loss"))
 
 
+@pytest.mark.filterwarnings("ignore:Input Tensor 0 did not already require gradients")
 @pytest.mark.parametrize("name", ["Saliency", "InputXGradient", "IntegratedGradients"])
 def test_captums_methods_plug_in(model, name):
     captum = pytest.importorskip("captum.attr")

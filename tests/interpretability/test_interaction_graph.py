@@ -2,12 +2,14 @@
 
 import sys
 
+import matplotlib.pyplot as plt
 import pytest
 import torch
 from torch import nn
 
 from etude.errors import MissingExtra
 from etude.interpretability import (
+    GraphModules,
     InteractionEdges,
     edges_needed,
     fourier_terms,
@@ -102,11 +104,17 @@ def test_a_network_of_two_blocks_falls_into_its_blocks():
     assert "modules of" in str(found)
 
 
-def test_planted_modules_are_found_and_loose_directions_left_out():
+def test_planted_modules_are_found_and_loose_directions_left_out(tmp_path):
     pytest.importorskip("leidenalg")
     halves = torch.block_diag(torch.ones(3, 3), torch.ones(2, 2), torch.zeros(1, 1)) + 1e-6
     found = interaction_modules(InteractionEdges((halves, halves), "planted"), floor=1e-3)
     assert [labels.tolist() for labels in found.labels] == [[0, 0, 0, 1, 1, -1]] * 3
+    figure, axes = plt.subplots()
+    found.plot(axes)
+    assert [(bar.get_y(), bar.get_height()) for bar in axes.patches] == [(0, 3)] * 3 + [(3, 2)] * 3
+    plt.close(figure)
+    found.save(tmp_path / "modules")
+    assert torch.equal(GraphModules.load(tmp_path / "modules").labels[2], found.labels[2])
 
 
 def test_modules_refuse_bad_numbers_and_name_the_package(monkeypatch):

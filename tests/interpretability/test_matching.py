@@ -160,6 +160,19 @@ def test_clusters_can_be_drawn():
     plt.close(figure)
 
 
+def test_shares_active_units_and_correlations_can_be_drawn():
+    found = CrossMoments.of(correlated(), correlated(seed=4))
+    figure, (shares, active, correlations) = plt.subplots(1, 3)
+    soft_match_units(found).plot(shares)
+    stitch = sparse_stitch(found, 0.01)
+    stitch.plot(active)
+    found.plot(correlations)
+    assert np.allclose(shares.images[0].get_array(), soft_match_units(found).plan)
+    assert sum(bar.get_height() for bar in active.patches) == len(stitch.targets())
+    assert np.allclose(correlations.images[0].get_array(), found.correlation())
+    plt.close(figure)
+
+
 # ---- one from a few --------------------------------------------------------------------------------------------------
 
 

@@ -1,6 +1,5 @@
 """The report on prototypes beside loops over its definitions; the decoder that shows what one likes; bad input."""
 
-import json
 import math
 
 import matplotlib.pyplot as plt
@@ -10,6 +9,7 @@ import torch
 from torch import nn
 
 from etude.interpretability import (
+    FaithfulnessReport,
     PostHocPrototypes,
     faithfulness_report,
     manipulate_decoder,
@@ -69,10 +69,10 @@ def test_a_report_is_printed_drawn_and_saved(model, data, tmp_path):
     report = faithfulness_report(model, [data])
     assert "label agreement" in repr(report)
     assert list(report.frame()) == ["class", "vote", "share", "realism"]
-    report.save(tmp_path / "report.json")
-    saved = json.loads((tmp_path / "report.json").read_text())
-    assert saved["spread"] == report.spread
-    assert len(saved["prototypes"]["class"]) == 4
+    report.save(tmp_path / "report.safetensors")
+    saved = FaithfulnessReport.load(tmp_path / "report.safetensors")
+    assert saved.numbers() == report.numbers()
+    assert saved.frame().equals(report.frame())
     figure, axes = plt.subplots()
     report.plot(axes)
     assert len(axes.patches) == 4
@@ -127,10 +127,15 @@ def test_a_decoder_can_be_made_to_show_anything_while_nothing_is_decided_otherwi
     before = {name: value.clone() for name, value in model.state_dict().items()}
     found = manipulate_decoder(model, x[0], x, prototype=2, steps=20, batch=8, generator=generator)
     assert found.changed_predictions == found.changed_logits == 0
+    figure, axes = plt.subplots()
+    found.plot(axes)
+    assert axes.images[0].get_array().shape == (28, 28)
+    plt.close(figure)
     shown = found.decoder(model.prototypes[2].unflatten(0, code_shape)[None])[0]
     assert torch.allclose(shown, found.shown)
     assert found.error == pytest.approx(float(((shown - x[0]).square().sum() / x[0].square().sum()).detach()), rel=1e-5)
-    output = model(x)
+    with torch.no_grad():
+        output = model(x)
     assert found.reconstruction[0] == pytest.approx(float((output.reconstruction - x).square().sum() / 40), rel=1e-5)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert any(not torch.equal(a, b) for a, b in zip(found.decoder.parameters(), model.decoder.parameters()))

@@ -28,7 +28,7 @@ from scipy import stats
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from etude.nn.activations import unwrap
+from etude.nn.activations import evaluating, unwrap
 
 Attribution = Callable[[nn.Module, Tensor, Tensor], Tensor]
 """(model, inputs (n, ...), classes (n,)) -> what each number contributes, in the shape of the inputs."""
@@ -91,7 +91,7 @@ def input_gradient(
     if of not in ("logit", "loss", "probability"):
         raise ValueError(f"of={of!r}: give 'logit', 'loss' or 'probability'")
     _check_float("x", x)
-    with _evaluating(model), torch.enable_grad():
+    with evaluating(model), torch.enable_grad():
         start = x.detach().clone().requires_grad_()
         logits = model(start)
         _check_logits(logits, len(x))
@@ -124,7 +124,7 @@ def from_captum(method: Callable[[nn.Module], Any], **keywords: Any) -> Attribut
     """
 
     def attribution(model: nn.Module, x: Tensor, target: Tensor) -> Tensor:
-        with _evaluating(model):
+        with evaluating(model):
             found: Tensor = method(model).attribute(x, target=target, **keywords)
         return found.detach()
 
@@ -161,7 +161,7 @@ def attribute(
         raise ValueError(f"chunk={chunk!r}: give a whole number of at least 1")
     if target is not None and len(target) != len(x):
         raise ValueError(f"target: {len(target)} classes for {len(x)} inputs; as many are accepted")
-    with _evaluating(model), torch.no_grad():
+    with evaluating(model), torch.no_grad():
         logits = model(x[:1])
         _check_logits(logits, len(x[:1]))
         if target is None:
@@ -565,21 +565,6 @@ def pointing_accuracy(
 # ---- parts -----------------------------------------------------------------------------------------------------------
 
 
-class _evaluating:
-    """A module in evaluation mode, and each of its parts back in its own."""
-
-    def __init__(self, model: nn.Module) -> None:
-        self.model = unwrap(model)
-
-    def __enter__(self) -> None:
-        self.modes = [(module, module.training) for module in self.model.modules()]
-        self.model.eval()
-
-    def __exit__(self, *error: Any) -> None:
-        for module, mode in self.modes:
-            module.training = mode
-
-
 def _predictive_power(
     make_model: Callable[[int], nn.Module],
     fit: Fit,
@@ -605,7 +590,7 @@ def _predictive_power(
         for layer in layers:
             made.add(layer)
         fit(model, *train, seed)
-        with _evaluating(model), torch.no_grad():
+        with evaluating(model), torch.no_grad():
             right = [(model(x).argmax(1) == y).sum() for x, y in zip(*(part.split(chunk) for part in test))]
         found.append(int(sum(right)) / len(test[1]))
     return np.array(found, dtype=np.float64)

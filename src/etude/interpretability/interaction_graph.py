@@ -21,6 +21,7 @@ from etude.interpretability.local_interaction import (
     Sections,
     interaction_basis,
 )
+from etude.savable import Savable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,7 +38,7 @@ __all__ = [
 
 
 @dataclass(frozen=True)
-class SmallestSet:
+class SmallestSet(Savable):
     """How few edges, or directions, a score needs. Made by `edges_needed`.
 
     Attributes:
@@ -141,7 +142,7 @@ def edges_needed(
 
 
 @dataclass(frozen=True, eq=False)
-class GraphModules:
+class GraphModules(Savable):
     """The modules of an interaction graph. Made by `interaction_modules`.
 
     Attributes:
@@ -156,6 +157,21 @@ class GraphModules:
         every = torch.cat(self.labels)
         sizes = torch.bincount(every[every >= 0]).tolist()
         return f"{len(sizes)} modules of {', '.join(map(str, sizes))} directions, modularity {self.modularity:.3f}"
+
+    def plot(self, axes: Axes) -> None:
+        """How many directions of each node layer belong to each module, stacked.
+
+        Args:
+            axes: of matplotlib.
+        """
+        modules = 1 + max(int(labels.max()) for labels in self.labels if len(labels))
+        counts = torch.stack([torch.bincount(labels[labels >= 0].cpu(), minlength=modules) for labels in self.labels])
+        below = torch.cat([torch.zeros_like(counts[:, :1]), counts.cumsum(1)], 1)
+        for module in range(modules):
+            heights, bottoms = counts[:, module].tolist(), below[:, module].tolist()
+            axes.bar(range(len(counts)), heights, bottom=bottoms, label=f"module {module}")
+        axes.set(xlabel="node layer", ylabel="directions")
+        axes.legend()
 
 
 def interaction_modules(

@@ -19,12 +19,10 @@ is the layer's mean, and edges from it are the value of a section at the mean: f
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -35,7 +33,8 @@ from torch.func import functional_call
 
 from etude.interpretability.jacobian import check_differentiable, stream_vector_jacobian_products
 from etude.interpretability.moments import Moments, RunningMoments
-from etude.interpretability.sections import evaluating
+from etude.nn.activations import evaluating
+from etude.savable import Savable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -64,7 +63,7 @@ _ROWS = 256
 
 
 @dataclass(frozen=True, eq=False)
-class InteractionBasis:
+class InteractionBasis(Savable):
     """A basis of every node layer: coordinates z = (f - mean) C, and back f = z C+ + mean.
 
     Made by `interaction_basis`, `pca_basis`, `neuron_basis` and `random_basis`.
@@ -165,28 +164,9 @@ class InteractionBasis:
         axes.set(xlabel="direction", ylabel=f"importance in the {self.kind} basis")
         axes.legend()
 
-    def save(self, path: str | PathLike[str]) -> None:
-        """Write it to a safetensors file.
-
-        Args:
-            path: the file.
-        """
-        parts = {name: getattr(self, name) for name in ("to_basis", "from_basis", "importance", "mean")}
-        _save(path, parts, {"kind": self.kind, "samples": self.samples})
-
-    @classmethod
-    def load(cls, path: str | PathLike[str]) -> InteractionBasis:
-        """Read what `save` wrote.
-
-        Args:
-            path: the file.
-        """
-        parts, rest = _load(path)
-        return cls(rest["kind"], *(parts[n] for n in ("to_basis", "from_basis", "importance", "mean")), rest["samples"])
-
 
 @dataclass(frozen=True, eq=False)
-class InteractionEdges:
+class InteractionEdges(Savable):
     """How strongly directions act on those of the next node layer. Made by `interaction_edges`.
 
     Attributes:
@@ -237,24 +217,6 @@ class InteractionEdges:
         drawn = axes.imshow(shown, cmap="viridis", vmin=float(shown.max()) - 6)
         axes.set(xlabel=f"direction of layer {layer}", ylabel=f"direction of layer {layer + 1}")
         axes.figure.colorbar(drawn, ax=axes, label="log10 of the edge")
-
-    def save(self, path: str | PathLike[str]) -> None:
-        """Write them to a safetensors file.
-
-        Args:
-            path: the file.
-        """
-        _save(path, {"weights": self.weights}, {"kind": self.kind})
-
-    @classmethod
-    def load(cls, path: str | PathLike[str]) -> InteractionEdges:
-        """Read what `save` wrote.
-
-        Args:
-            path: the file.
-        """
-        parts, rest = _load(path)
-        return cls(parts["weights"], rest["kind"])
 
 
 def interaction_basis(
@@ -320,7 +282,7 @@ def interaction_basis(
         if value is not None and not value > 0:
             raise ValueError(f"{name}={value!r}: give a number above 0, or None")
     chain = _Chain(sections, inputs, dtype)
-    with evaluating(chain.sections):
+    with evaluating(*chain.sections):
         if align:
             chain.check_differentiable()
         moments = chain.moments()
@@ -394,7 +356,7 @@ def neuron_basis(
         TypeError, ValueError: as `interaction_basis` does.
     """
     chain = _Chain(sections, inputs, dtype)
-    with evaluating(chain.sections):
+    with evaluating(*chain.sections):
         moments = chain.moments()
     found = [_ordered(one, torch.eye(one.units).to(one.mean), center) for one in moments[:-1]]
     return _assemble("neuron", [*found, _neurons(moments[-1], center=False)], moments)
@@ -424,7 +386,7 @@ def random_basis(
         TypeError, ValueError: as `interaction_basis` does.
     """
     chain = _Chain(sections, inputs, dtype)
-    with evaluating(chain.sections):
+    with evaluating(*chain.sections):
         moments = chain.moments()
     found = []
     for one in moments[:-1]:
@@ -480,7 +442,7 @@ def interaction_edges(
     _check_basis(basis, len(chain.sections))
     sums = [torch.zeros(1, dtype=dtype) for _ in chain.sections]
     rows = [0] * len(sums)
-    with evaluating(chain.sections):
+    with evaluating(*chain.sections):
         chain.check_differentiable()
         for values in chain.activations():
             for layer, (before, after) in enumerate(pairwise(values)):
@@ -641,7 +603,7 @@ class _Chain:
 
     def outputs(self, layer: int, change: Callable[[Tensor], Tensor]) -> Tensor:
         """All outputs, with a changed computation from a node layer on."""
-        with evaluating(self.sections):
+        with evaluating(*self.sections):
             return torch.cat([change(values[-1]) for values in self.activations(layer)])
 
     def moments(self) -> list[Moments]:
@@ -799,22 +761,3 @@ def _check_layer(layer: int, sections: int) -> None:
 
 
 # ---- files -----------------------------------------------------------------------------------------------------------
-
-
-def _save(path: str | PathLike[str], parts: dict[str, tuple[Tensor, ...]], rest: dict[str, Any]) -> None:
-    from safetensors.torch import save_file
-
-    tensors = {f"{name}.{n}": t.cpu().contiguous().clone() for name, part in parts.items() for n, t in enumerate(part)}
-    save_file(tensors, path, metadata={"etude": json.dumps(rest)})
-
-
-def _load(path: str | PathLike[str]) -> tuple[dict[str, tuple[Tensor, ...]], dict[str, Any]]:
-    from safetensors import safe_open
-
-    found: dict[str, dict[int, Tensor]] = {}
-    with safe_open(path, "pt") as file:
-        rest = json.loads(file.metadata()["etude"])
-        for key in file.keys():  # noqa: SIM118 (a handle, not a mapping)
-            name, number = key.rsplit(".", 1)
-            found.setdefault(name, {})[int(number)] = file.get_tensor(key)
-    return {name: tuple(part[number] for number in sorted(part)) for name, part in found.items()}, rest

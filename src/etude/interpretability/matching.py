@@ -28,6 +28,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from etude.interpretability.moments import CrossMoments, Moments, _Sum
+from etude.savable import Savable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -57,7 +58,7 @@ _COPIES = 4_096
 
 
 @dataclass(frozen=True, eq=False)
-class UnitMatch:
+class UnitMatch(Savable):
     """Partners of units: unit ``units[k]`` of the one side goes with ``partners[k]`` of the other.
 
     Attributes:
@@ -118,7 +119,7 @@ class UnitMatch:
 
 
 @dataclass(frozen=True, eq=False)
-class SoftMatch:
+class SoftMatch(Savable):
     """A match in which a unit may be shared out among several of the other side.
 
     Attributes:
@@ -141,6 +142,16 @@ class SoftMatch:
         """
         values, _ = _similarity(moments, self.by)
         return replace(self, score=float((self.plan * values).sum()))
+
+    def plot(self, axes: Axes) -> None:
+        """Draw the plan as an image: rows are units of the one side, columns those of the other.
+
+        Args:
+            axes: matplotlib's.
+        """
+        drawn = axes.imshow(self.plan.cpu().numpy(), cmap="Greys", aspect="auto")
+        axes.set(xlabel="unit of the other side", ylabel="unit of the one side")
+        axes.figure.colorbar(drawn, ax=axes, label="share")
 
     def __repr__(self) -> str:
         return f"SoftMatch({self.by}: {' x '.join(map(str, self.plan.shape))} units, mean correlation {self.score:.3f})"
@@ -272,7 +283,7 @@ def _constant(varying: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
 
 
 @dataclass(frozen=True, eq=False)
-class Stitch:
+class Stitch(Savable):
     """A linear map from units of one layer to those of another; called on activations, it predicts the other's.
 
     Attributes:
@@ -335,6 +346,17 @@ class Stitch:
         y_scale = torch.where(self.y.constant(), 0, self.y.variance()).sqrt()
         matrix = self.weights / x_scale[:, None] * y_scale
         return matrix, self.y.mean - self.x.mean @ matrix
+
+    def plot(self, axes: Axes, threshold: float = 0.01) -> None:
+        """Draw from how many units each of the `targets` is predicted: how many targets need so many.
+
+        Args:
+            axes: matplotlib's.
+            threshold: as for `n_active`.
+        """
+        counts = self.n_active(threshold).cpu().bincount()
+        axes.bar(range(len(counts)), counts.tolist())
+        axes.set(xlabel="units a target is predicted from", ylabel="targets")
 
     def __repr__(self) -> str:
         p, q = self.weights.shape
@@ -484,7 +506,7 @@ def _duality_gap(gram: Tensor, target: Tensor, weights: Tensor, penalty: float) 
 
 
 @dataclass(frozen=True, eq=False)
-class UnitClusters:
+class UnitClusters(Savable):
     """Clusters of the units of two layers taken together.
 
     Attributes:

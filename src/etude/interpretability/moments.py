@@ -9,11 +9,16 @@ Source: Chan, Golub and LeVeque, Algorithms for Computing the Sample Variance, T
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+from etude.savable import Savable
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 __all__ = ["CrossMoments", "Moments", "RunningCrossMoments", "RunningMoments"]
 
@@ -21,8 +26,8 @@ _ROWS = 4096
 """Rows whose products are summed in the data's own precision before they go into the double sum."""
 
 
-@dataclass(frozen=True, eq=False)
-class Moments:
+@dataclass(frozen=True, eq=False, repr=False)
+class Moments(Savable):
     """What is known of units up to second order: how many samples, their means and their scatter.
 
     Made by `RunningMoments`, or at once by ``Moments.of(x)``. A dataclass of a number and tensors, so that it is stored
@@ -155,14 +160,18 @@ class Moments:
         between = step.square() if self.scatter.ndim == 1 else torch.outer(step, step)
         return Moments(n, mean, _summed(self.scatter + self.count * between, group), self.resolution)
 
+    def __repr__(self) -> str:
+        kept = "" if self.scatter.ndim == 2 else ", variances alone"
+        return f"Moments({self.units} units, {self.count} samples{kept})"
+
     def _full(self) -> Tensor:
         if self.scatter.ndim == 1:
             raise ValueError("only the variances of these units were kept (diagonal=True or within=False)")
         return self.scatter
 
 
-@dataclass(frozen=True, eq=False)
-class CrossMoments:
+@dataclass(frozen=True, eq=False, repr=False)
+class CrossMoments(Savable):
     """The joint moments of two groups of units over the same samples.
 
     Made by `RunningCrossMoments`, by ``CrossMoments.of(x, y)``, or from `Moments.between`.
@@ -253,6 +262,19 @@ class CrossMoments:
         steps = _common_mean(self.x, group)[2], _common_mean(self.y, group)[2]
         cross = _summed(self.cross + self.count * torch.outer(*steps), group)
         return CrossMoments(self.x.all_reduce(group), self.y.all_reduce(group), cross)
+
+    def plot(self, axes: Axes) -> None:
+        """Draw the correlation of every unit of `y` (across) with every one of `x` (down) as an image.
+
+        Args:
+            axes: matplotlib's.
+        """
+        drawn = axes.imshow(self.correlation().cpu().numpy(), cmap="RdBu_r", vmin=-1, vmax=1, aspect="auto")
+        axes.set(xlabel="unit of y", ylabel="unit of x")
+        axes.figure.colorbar(drawn, ax=axes, label="correlation")
+
+    def __repr__(self) -> str:
+        return f"CrossMoments({self.x!r} with {self.y!r})"
 
 
 class RunningMoments:

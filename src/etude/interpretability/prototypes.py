@@ -12,14 +12,15 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from os import PathLike
 from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from etude.nn.prototype import Batches, PrototypeModel, batches, evaluating, k_means, squared_distances
+from etude.nn.activations import evaluating
+from etude.nn.prototype import Batches, PrototypeModel, batches, k_means, squared_distances
+from etude.savable import Savable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -71,7 +72,7 @@ class PostHocPrototypes(PrototypeModel):
         features = torch.Size(code_shape).numel()
         super().__init__(encoder, decoder, like.new_zeros(n_prototypes, features), 2, code_shape)
         self.head = head
-        with evaluating(self):
+        with evaluating(self), torch.no_grad():
             codes = torch.cat([self.encode(x) for x, _ in batches(loader, like.device)])
             if len(codes) < n_prototypes:
                 raise ValueError(f"loader: it gives {len(codes)} examples for n_prototypes={n_prototypes}")
@@ -100,7 +101,7 @@ class PostHocPrototypes(PrototypeModel):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class FaithfulnessReport:
+class FaithfulnessReport(Savable):
     """How far prototypes stand for what a classifier does; prints as a table.
 
     Attributes:
@@ -140,18 +141,6 @@ class FaithfulnessReport:
         import pandas as pd
 
         return pd.DataFrame({name: column.cpu().numpy() for name, column in self.prototypes.items()})
-
-    def save(self, path: str | PathLike[str]) -> None:
-        """Write the numbers and the table as JSON.
-
-        Args:
-            path: of the file.
-        """
-        import json
-        from pathlib import Path
-
-        table = {name: column.tolist() for name, column in self.prototypes.items()}
-        Path(path).write_text(json.dumps({**self.numbers(), "prototypes": table}, indent=2), encoding="utf-8")
 
     def plot(self, axes: Axes) -> None:
         """Draw the share of examples nearest to each prototype; those whose class is not their neighbours' stand out.
@@ -197,7 +186,7 @@ def faithfulness_report(
     nearest = model.nearest_examples(loader, neighbours)
     if nearest.labels is None:
         raise ValueError("loader: it gives no labels; pairs (inputs, labels) are accepted")
-    with evaluating(model):
+    with evaluating(model), torch.no_grad():
         classes, m = model.prototype_classes(), len(model.prototypes)
         counts, least, seen = torch.zeros(m, device=device), torch.zeros((), dtype=torch.float64, device=device), 0
         right, followed = torch.zeros((2,), dtype=torch.int64, device=device)
@@ -299,6 +288,15 @@ class DecoderManipulation:
     changed_logits: int
     reconstruction: tuple[float, float]
 
+    def plot(self, axes: Axes) -> None:
+        """Draw what the new decoder shows for the prototype.
+
+        Args:
+            axes: matplotlib's.
+        """
+        axes.imshow(self.shown.detach().cpu().movedim(0, -1).squeeze(-1).numpy(), cmap="gray", vmin=0, vmax=1)
+        axes.set_axis_off()
+
     def __repr__(self) -> str:
         before, after = self.reconstruction
         return (
@@ -346,7 +344,7 @@ def manipulate_decoder(
         if value < 1:
             raise ValueError(f"{name}={value}: give a number of at least 1")
     changed = copy.deepcopy(model)
-    with evaluating(model):
+    with evaluating(model), torch.no_grad():
         code, codes = model.prototypes[prototype : prototype + 1].detach(), model.encode(inputs)
         shape = model.decode(code).shape[1:]
     if picture.shape != shape:
@@ -364,7 +362,7 @@ def manipulate_decoder(
         adam.zero_grad()
         loss.backward()
         adam.step()
-    with evaluating(model), evaluating(changed):
+    with evaluating(model, changed), torch.no_grad():
         before, after = (_logits(net, inputs) for net in (model, changed))
         shown = changed.decode(code)[0]
         errors = tuple(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from etude.errors import suggest
-from etude.nn.activations import unwrap
+from etude.nn.activations import evaluating, unwrap
 
 __all__ = ["Section", "split_module"]
 
@@ -122,7 +122,7 @@ def _order(model: nn.Module, names: list[str], example: Tensor) -> list[str]:
         for name in names
     ]
     try:
-        with evaluating([model]), torch.no_grad():
+        with evaluating(model), torch.no_grad():
             model(example)
     finally:
         for handle in handles:
@@ -133,7 +133,7 @@ def _order(model: nn.Module, names: list[str], example: Tensor) -> list[str]:
 def _check_chain(model: nn.Module, sections: list[Section], example: Tensor) -> None:
     # The sections run what lies before them on the first row: were there a connection around a layer, the other rows
     # would come out differently.
-    with evaluating([model]), torch.no_grad():
+    with evaluating(model), torch.no_grad():
         whole, value = model(example), example
         for section in sections:
             value = section(value)
@@ -144,22 +144,3 @@ def _check_chain(model: nn.Module, sections: list[Section], example: Tensor) -> 
                 "layers: the model's output depends on its input in another way than through them one by one (a "
                 "connection around a layer); cut where all information passes"
             )
-
-
-class evaluating:
-    """In this context modules are in evaluation mode; afterwards each is as it was.
-
-    Args:
-        parts: modules; what is no module is left alone.
-    """
-
-    def __init__(self, parts: Iterable[Callable[..., Any]]) -> None:
-        self._modes = [(m, m.training) for part in parts if isinstance(part, nn.Module) for m in part.modules()]
-
-    def __enter__(self) -> None:
-        for module, _ in self._modes:
-            module.training = False
-
-    def __exit__(self, *error: object) -> None:
-        for module, training in self._modes:
-            module.training = training

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
@@ -15,7 +16,7 @@ from etude.errors import suggest
 
 Layers = Iterable[str] | Callable[[str, nn.Module], bool] | None
 
-__all__ = ["ActivationTap", "activations", "stream_activations", "unwrap"]
+__all__ = ["ActivationTap", "activations", "evaluating", "stream_activations", "unwrap"]
 
 
 class ActivationTap:
@@ -215,17 +216,11 @@ def stream_activations(
 def _stream(
     model: nn.Module, loader: Iterable[Any], layers: Layers, run: Callable[[nn.Module, Any], object]
 ) -> Iterator[dict[str, Tensor]]:
-    modes = [(module, module.training) for module in model.modules()]
     batches = 0
     with ActivationTap(model, layers, detach=True) as tap:
         for batch in loader:
-            model.eval()
-            try:
-                with torch.no_grad():
-                    run(model, batch)
-            finally:
-                for module, training in modes:
-                    module.training = training
+            with evaluating(model), torch.no_grad():
+                run(model, batch)
             found = tap.activations
             tap.clear()
             yield found
@@ -263,6 +258,24 @@ def _run(model: nn.Module, batch: Any) -> None:
         model(**{name: here(value) for name, value in batch.items()})
     else:
         model(here(batch[0] if isinstance(batch, tuple | list) else batch))
+
+
+@contextmanager
+def evaluating(*parts: object) -> Iterator[None]:
+    """Evaluation mode inside the block; afterwards every module is in the mode it was in.
+
+    Args:
+        parts: modules, wrapped or not; what is no module is left alone.
+    """
+    modules = [part for part in parts if isinstance(part, nn.Module)]
+    modes = [(module, module.training) for part in modules for module in part.modules()]
+    try:
+        for part in modules:
+            part.eval()
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
 
 
 def unwrap(model: nn.Module) -> nn.Module:

@@ -13,16 +13,16 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Int64
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+
+from etude.nn.activations import evaluating
+from etude.savable import Savable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -202,7 +202,7 @@ class PrototypeModel(nn.Module):
         self._examined = False
         if decoder is not None:
             like = next(decoder.parameters(), prototypes)
-            with evaluating(decoder):
+            with evaluating(decoder), torch.no_grad():
                 try:
                     decoder(torch.zeros(1, *self.code_shape, dtype=like.dtype, device=like.device))
                 except RuntimeError as error:
@@ -265,7 +265,7 @@ class PrototypeModel(nn.Module):
         Raises:
             ValueError: there is no decoder.
         """
-        with evaluating(self):
+        with evaluating(self), torch.no_grad():
             return self.decode(self.prototypes)
 
     def nearest_examples(self, loader: Batches, k: int = 1) -> NearestExamples:
@@ -283,7 +283,7 @@ class PrototypeModel(nn.Module):
         best = self.prototypes.detach()[:, :0]  # squared distances
         kept: list[Tensor] = []  # indices, codes, examples, perhaps labels
         seen = 0
-        with evaluating(self):
+        with evaluating(self), torch.no_grad():
             for x, y in batches(loader, self.prototypes.device):
                 codes = self.encode(x)
                 distances = torch.cat([best.to(codes), squared_distances(self.prototypes, codes)], 1)
@@ -398,7 +398,7 @@ class PrototypeClassifier(PrototypeModel):
         super().__init__(encoder, decoder, start, n_classes, code_shape)
         self.weight = nn.Parameter(torch.rand(n_prototypes, n_classes, generator=generator, device=device).to(like))
         if examples is not None:
-            with evaluating(self):
+            with evaluating(self), torch.no_grad():
                 codes = self.encode(examples)
                 if init == "samples":
                     chosen = torch.randperm(len(codes), generator=generator, device=device)[:n_prototypes]
@@ -445,7 +445,7 @@ class PrototypeClassifier(PrototypeModel):
         """
         if not 1 <= k <= len(self.prototypes):
             raise ValueError(f"k={k}: give a number from 1 to the {len(self.prototypes)} prototypes")
-        with evaluating(self):
+        with evaluating(self), torch.no_grad():
             distances = squared_distances(self.encode(x), self.prototypes)
             return Explanation(
                 inputs=x,
@@ -459,7 +459,7 @@ class PrototypeClassifier(PrototypeModel):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Explanation:
+class Explanation(Savable):
     """How a prototype classifier came to its logits; prints as a table.
 
     Attributes:
@@ -501,15 +501,6 @@ class Explanation:
             "margin": self.margins().flatten(),
         }
         return pd.DataFrame({name: column.cpu().numpy() for name, column in columns.items()})
-
-    def save(self, path: str | PathLike[str]) -> None:
-        """Write all tensors as safetensors.
-
-        Args:
-            path: of the file.
-        """
-        tensors = {name: value.contiguous().cpu() for name, value in vars(self).items() if value is not None}
-        save_file(tensors, path)
 
     def plot(self, axes: Axes, index: int = 0, classes: Sequence[str] | None = None) -> None:
         """Draw one input, its nearest prototypes as the decoder shows them, and what every prototype contributes.
@@ -587,23 +578,6 @@ def batches(loader: Batches, device: torch.device) -> Iterator[tuple[Tensor, Ten
         if not isinstance(x, Tensor):
             raise TypeError(f"loader: it gives a {type(batch).__name__}; inputs or pairs (inputs, labels) are accepted")
         yield x.to(device, non_blocking=True), None if y is None else y.to(device, non_blocking=True)
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients inside the block; afterwards every module is in the mode it was in.
-
-    Args:
-        model: any module.
-    """
-    training = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module, mode in training.items():
-            module.training = mode
 
 
 _ROUNDING = 1e-4  # interpolated pixels may leave [0, 1] by rounding
