@@ -6,7 +6,6 @@ import dataclasses
 import json
 import math
 import os
-import tempfile
 from collections.abc import Iterator, Mapping
 from os import PathLike
 from pathlib import Path
@@ -36,19 +35,17 @@ class Savable:
         Raises:
             TypeError: a field that cannot be written, named.
         """
-        from safetensors.torch import save
+        from safetensors.torch import save_file
 
         tensors: dict[str, Tensor] = {}
         described = _described(self, "", tensors)
-        data, path = save(tensors, metadata={"etude": json.dumps(described)}), Path(path)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        path = Path(path)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
         try:
-            with open(handle, "wb") as file:
-                file.write(data)
+            save_file(tensors, temporary, metadata={"etude": json.dumps(described)})
             os.replace(temporary, path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        finally:
+            temporary.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Self:

@@ -505,3 +505,11 @@ def test_a_masked_loader_names_what_it_does_not_take(model, arguments, error, me
     given = {"loader": [batch()], "model": model, "fraction": 0.5} | arguments
     with pytest.raises(error, match=message):
         list(UnmaskedLoader(**given))
+
+
+def test_what_is_no_module_is_named():
+    x, y = batch()
+    with pytest.raises(TypeError, match="model: a function was given"):
+        input_gradient(batch, x, y)
+    with pytest.raises(TypeError, match="model: a function was given"):
+        attribute(batch, x)

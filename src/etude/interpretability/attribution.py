@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from etude.nn.activations import evaluating, unwrap
+from etude.nn.prototype import batches
 
 Attribution = Callable[[nn.Module, Tensor, Tensor], Tensor]
 """(model, inputs (n, ...), classes (n,)) -> what each number contributes, in the shape of the inputs."""
@@ -91,7 +92,7 @@ def input_gradient(
     if of not in ("logit", "loss", "probability"):
         raise ValueError(f"of={of!r}: give 'logit', 'loss' or 'probability'")
     _check_float("x", x)
-    with evaluating(model), torch.enable_grad():
+    with evaluating(unwrap(model)), torch.enable_grad():
         start = x.detach().clone().requires_grad_()
         logits = model(start)
         _check_logits(logits, len(x))
@@ -124,7 +125,7 @@ def from_captum(method: Callable[[nn.Module], Any], **keywords: Any) -> Attribut
     """
 
     def attribution(model: nn.Module, x: Tensor, target: Tensor) -> Tensor:
-        with evaluating(model):
+        with evaluating(unwrap(model)):
             found: Tensor = method(model).attribute(x, target=target, **keywords)
         return found.detach()
 
@@ -161,7 +162,7 @@ def attribute(
         raise ValueError(f"chunk={chunk!r}: give a whole number of at least 1")
     if target is not None and len(target) != len(x):
         raise ValueError(f"target: {len(target)} classes for {len(x)} inputs; as many are accepted")
-    with evaluating(model), torch.no_grad():
+    with evaluating(unwrap(model)), torch.no_grad():
         logits = model(x[:1])
         _check_logits(logits, len(x[:1]))
         if target is None:
@@ -299,7 +300,7 @@ class UnmaskedLoader:
     made over data that do fit into memory, `attribute` and `diffroar` save attributing anew each time.
 
     Args:
-        loader: batches of inputs and labels; inputs are moved to the device of the model.
+        loader: batches of inputs and labels; both are moved to the device of the model.
         model: the network whose attributions rank the numbers: (n, ...) -> logits (n, classes). It is not trained.
         fraction: kept, in (0, 1].
         keep: ``"top"`` or ``"bottom"``.
@@ -309,7 +310,7 @@ class UnmaskedLoader:
         generator: draws the order of ties, anew in each pass.
 
     Yields:
-        Masked inputs and the labels as they came.
+        Masked inputs and their labels.
 
     Raises:
         TypeError: `loader` is a tensor or cannot be gone through, or a batch is not a pair (inputs, labels).
@@ -341,13 +342,12 @@ class UnmaskedLoader:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         like = next(self.model.parameters(), torch.empty(0))
-        for batch in self.loader:
-            if not (isinstance(batch, (tuple, list)) and len(batch) == 2):
-                raise TypeError(f"loader: it gives a {type(batch).__name__}; pairs (inputs, labels) are accepted")
-            x = batch[0].to(like.device)
+        for x, y in batches(self.loader, like.device):
+            if y is None:
+                raise TypeError("loader: it gives no labels; pairs (inputs, labels) are accepted")
             found = attribute(self.model, x, method=self.method, chunk=max(1, len(x)))
             ranking = rank_features(found, self.reduce, self.generator)
-            yield unmask(x, ranking, self.fraction, self.keep, self.fill), batch[1]
+            yield unmask(x, ranking, self.fraction, self.keep, self.fill), y
 
 
 # ---- evaluation ------------------------------------------------------------------------------------------------------
@@ -590,7 +590,7 @@ def _predictive_power(
         for layer in layers:
             made.add(layer)
         fit(model, *train, seed)
-        with evaluating(model), torch.no_grad():
+        with evaluating(unwrap(model)), torch.no_grad():
             right = [(model(x).argmax(1) == y).sum() for x, y in zip(*(part.split(chunk) for part in test))]
         found.append(int(sum(right)) / len(test[1]))
     return np.array(found, dtype=np.float64)

@@ -339,6 +339,7 @@ def _centred_side(k: Tensor) -> _Side:
 
 
 def _scaled(k: Tensor, rounding: Tensor) -> _Side:
+    """A side from its Gram matrix, which is overwritten."""
     k = k.mul_(_scale(k.diagonal(), rounding))
     return _Side(k, None, k.diagonal())
 

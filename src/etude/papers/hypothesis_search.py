@@ -114,7 +114,7 @@ class Protocol(Config):
     small_tasks: int = 18
     """Tasks of each kind that it is asked, 0 for none."""
     small_tokens: int = 120
-    """The most tokens of a program it writes."""
+    """The most tokens of a program or an answer; a hypothesis has a third."""
     isolation: Literal["bwrap", "subprocess"] = "subprocess"
     """The weakest level of isolation at which programs of a language model run."""
     model: str = ""
@@ -393,7 +393,7 @@ def ask_small(lab: Lab, config: Protocol, *, domain: Literal["arc-1d", "list fun
     lm = LanguageModelProposer(
         Stored(config.small_model, lab.cached),
         hypothesis_tokens=config.small_tokens // 3,
-        program_tokens=config.small_tokens // (2 if method == "direct" else 1),
+        program_tokens=config.small_tokens,
     )
     with Sandbox(TOUR, minimum=config.isolation) as sandbox:
         solver = {
