@@ -384,7 +384,12 @@ def test_the_program_runs_a_strangers_study_with_worker_processes(folder):
 def test_an_interrupted_run_says_how_to_go_on_with_exit_code_3(folder):
     command = [sys.executable, "-m", "etude", "run", "./mine.py", "--pause", "30", "--no-report", "--workers", "1"]
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # tests in the background may ignore it
     ) as process:
         deadline = time.monotonic() + 60
         while (
